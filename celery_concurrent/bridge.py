@@ -1,0 +1,218 @@
+"""From Celery's synchronous tracer to a coroutine and back, one greenlet per input.
+
+Celery's tracer calls a task and expects its result; an ``async def`` gives a coroutine. The
+tracer stays as it is (retries, signals and ``self.request`` are Celery's own): in a node it
+runs in a greenlet on the event loop's thread. Where it calls the task, :func:`driven` steps
+the coroutine *in that greenlet*, and hands each future that the coroutine awaits to the parent
+greenlet, which is an asyncio task (:class:`Tracing`) and awaits it.
+
+What always holds:
+
+- Celery keys its stacks of tasks and requests by greenlet (``celery.utils.threads``), so each
+  input sees only its own, however its coroutine interleaves with others.
+- The greenlet shares the context of its asyncio task: ContextVars, ``asyncio.current_task()``
+  and ``asyncio.timeout()`` work in the coroutine as anywhere.
+- Only :class:`Tracing` switches into the greenlet, and only the greenlet switches back to it.
+
+Where no node runs the tracer (``apply()``, ``task_always_eager``, other pools), the coroutine is
+run to its end on the spot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import suppress
+from contextvars import copy_context
+from typing import Any
+
+from celery._state import _task_stack
+from greenlet import getcurrent, greenlet
+
+from celery_concurrent.context import carried
+from celery_concurrent.marks import Mark, mark_of
+
+#: Celery's tasks behind ``map``, ``starmap`` and ``chunks`` (app/builtins.py, 5.6 and 5.7).
+CALLING_TASKS = frozenset({"celery.map", "celery.starmap", "celery.chunks"})
+
+_ENTERED = "_concurrent_entered"
+_local = threading.local()
+
+
+class TracerGreenlet(greenlet):
+    """A greenlet that may wait for futures: only :class:`Tracing` makes one."""
+
+
+class Tracing:
+    """Awaitable that runs ``call()`` in a greenlet of its own.
+
+    Args:
+        call: the tracer, ready to be called.
+        translate: asked for each exception thrown in at an await; what it returns is raised
+            there instead. A soft time limit comes in as a cancellation and leaves as itself.
+    """
+
+    __slots__ = ("_call", "_translate")
+
+    def __init__(
+        self,
+        call: Callable[[], Any],
+        translate: Callable[[BaseException], BaseException] = lambda error: error,
+    ) -> None:
+        self._call = call
+        self._translate = translate
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        tracer = TracerGreenlet(self._call)
+        tracer.gr_context = getcurrent().gr_context or copy_context()
+        # Each switch runs the tracer until its coroutine awaits something, or to its end.
+        awaited = tracer.switch()
+        while not tracer.dead:
+            try:
+                sent = yield awaited
+            except BaseException as error:
+                awaited = tracer.throw(self._translate(error))
+            else:
+                awaited = tracer.switch(sent)
+        return awaited
+
+
+def in_tracer() -> bool:
+    """Whether the caller may wait for futures with :func:`wait_for`."""
+    return isinstance(getcurrent(), TracerGreenlet)
+
+
+def wait_for(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Step a coroutine in this greenlet to its end, handing what it awaits to the parent."""
+    parent = getcurrent().parent
+    assert parent is not None
+    step: Callable[..., Any] = coroutine.send
+    value: Any = None
+    try:
+        while True:
+            awaited = step(value)
+            try:
+                value = parent.switch(awaited)
+            except BaseException as error:
+                step, value = coroutine.throw, error
+            else:
+                step = coroutine.send
+    except StopIteration as stop:
+        return stop.value
+
+
+class Unbroken(asyncio.Future[Any]):
+    """A future of a call that goes on when the input that waits for it is cancelled.
+
+    asyncio cancels a task by cancelling the future that it awaits; one that refuses has the
+    cancellation raised when it is done. So a message is either sent or not when its input goes
+    on, and what ends the input waits for that.
+    """
+
+    def cancel(self, msg: Any | None = None) -> bool:  # noqa: ARG002  # asyncio's signature
+        """Refuse."""
+        return False
+
+
+def wait_for_future(future: Unbroken) -> Any:
+    """Hand a future to the parent greenlet until it is done, as a coroutine's ``await`` would."""
+    if not future.done():
+        parent = getcurrent().parent
+        assert parent is not None
+        future._asyncio_future_blocking = True  # asyncio's protocol for what a task awaits
+        parent.switch(future)
+    return future.result()
+
+
+def driven(function: Callable[..., Any], mark: Mark) -> Callable[..., Any]:
+    """The function that Celery gets in the place of an ``async def``.
+
+    Called by a tracer for a request of this very task it returns the awaited result; called
+    by anyone else (``task(...)``, a task's own code) it returns the coroutine, as before.
+    """
+    known: dict[Mark, Callable[..., Any]] = getattr(function, "__driven__", {})
+    if mark in known:  # Celery recognises a registered function by its identity
+        return known[mark]
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        coroutine = function(*args, **kwargs)
+        return run_coroutine(coroutine) if _called_by_tracer(mark) else coroutine
+
+    # From this Celery checks a call's arguments where it is published (5.6 and 5.7).
+    run.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]  # inspect's own
+    with suppress(AttributeError):  # a bound method of a class-based task, registered once
+        function.__driven__ = {**known, mark: run}  # type: ignore[attr-defined]  # user function
+    return run
+
+
+def _called_by_tracer(mark: Mark) -> bool:
+    task = _task_stack.top
+    if task is None or mark_of(task) is not mark:
+        return False
+    request = task.request_stack.top
+    if request is None or hasattr(request, _ENTERED):
+        return False
+    if request.called_directly and not _called_by_celery():
+        return False
+    setattr(request, _ENTERED, True)
+    return True
+
+
+def _called_by_celery() -> bool:
+    """Whether one of Celery's own tasks calls this one directly, and wants its result."""
+    callers = _task_stack.stack[:-1]
+    return bool(callers) and callers[-1].name in CALLING_TASKS
+
+
+def run_coroutine(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine to its end from synchronous code, wherever that runs."""
+    if in_tracer():
+        return wait_for(coroutine)
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return _thread_loop().run_until_complete(coroutine)
+    return _run_in_helper(coroutine)
+
+
+def _run_in_helper(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run it on a thread of its own: this one's event loop is running and can't nest."""
+    outcome: list[Any] = []
+    run = carried(asyncio.run)
+
+    def body() -> None:
+        try:
+            outcome.extend((True, run(coroutine)))
+        except BaseException as error:
+            outcome.extend((False, error))
+
+    helper = threading.Thread(target=body, name="concurrent-eager")
+    helper.start()
+    helper.join()
+    succeeded, value = outcome
+    if succeeded:
+        return value
+    raise value
+
+
+class _ThreadLoop:
+    """An event loop that is closed when the thread that it belongs to has ended."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+
+    def __del__(self) -> None:
+        if not self.loop.is_running():
+            self.loop.close()
+
+
+def _thread_loop() -> asyncio.AbstractEventLoop:
+    """This thread's loop for inputs outside of a node: kept, so that a service's sessions are."""
+    kept: _ThreadLoop | None = getattr(_local, "kept", None)
+    if kept is None or kept.loop.is_closed():
+        kept = _local.kept = _ThreadLoop()
+    return kept.loop

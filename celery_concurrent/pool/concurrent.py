@@ -1,0 +1,61 @@
+"""The pool of ``-P concurrent``: threads for sync inputs, one event loop for async ones."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextvars import Context
+from typing import Any
+
+from celery_concurrent.marks import mark_of
+from celery_concurrent.pool.core import NodePool
+from celery_concurrent.pool.inputs import Input
+from celery_concurrent.pool.loop import AsyncInputs, LoopThread
+from celery_concurrent.pool.threads import ThreadInterrupter
+
+
+class TaskPool(NodePool):
+    """Runs sync inputs on threads and async inputs on one event loop."""
+
+    def start_runners(self) -> None:
+        self.threads = self.make_threads("concurrent-input")
+        self._loop: LoopThread | None = None
+        self._loop_lock = threading.Lock()
+        marks = map(mark_of, self.app.tasks.values())
+        if any(mark is not None and mark.is_async for mark in marks):
+            self._async_inputs()  # or the first one would wait for the start
+
+    def run_sync(self, input: Input, work: Callable[[], None]) -> None:
+        def run() -> None:
+            input.interrupter = ThreadInterrupter()
+            work()
+
+        self.threads.submit(run)
+
+    def run_async(self, input: Input, context: Context, work: Callable[[], None]) -> None:
+        self._async_inputs().start(input, context, work)
+
+    def run_hook_sync(self, work: Callable[[], None]) -> None:
+        self.threads.submit(work)
+
+    def run_hook_async(self, coroutine: Any, done: Callable[[Any], None]) -> None:
+        self._async_inputs().run(coroutine, done)
+
+    def close_runners(self) -> None:
+        if hasattr(self, "threads"):
+            if self._loop is not None:
+                self._loop.close(timeout=1.0)
+            self.threads.close()
+
+    def _async_inputs(self) -> AsyncInputs:
+        """The loop's: a node without async inputs needs neither its memory nor its threads."""
+        with self._loop_lock:
+            if self._loop is None:
+                self._loop = LoopThread()
+                self._loop.start()
+            return self._loop.inputs
+
+    def _get_info(self) -> dict[str, Any]:
+        info = super()._get_info()
+        info["threads"] = self.threads.count if hasattr(self, "threads") else 0
+        return info

@@ -1,0 +1,236 @@
+"""The inputs of a node, from their slot to their settling.
+
+The *settling thread* (the consumer's own, see :mod:`.inbox`) starts inputs, calls Celery's
+callbacks and gives slots back. Runners only run the tracer and post its outcome.
+
+Every input settles exactly once, by the first of: its tracer's outcome, its hard time limit,
+a revoke that Celery announces, the loss of its lease, which leaves it to another node, or the end
+of the node, which leaves its message unacknowledged and so gives it back to the queue.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from functools import partial
+from typing import Any, Protocol
+
+from celery.utils.log import get_logger
+from celery.worker import state as worker_state
+
+from celery_concurrent.context import INPUT_IDS
+from celery_concurrent.pool.inbox import Inbox
+from celery_concurrent.pool.inputs import CURRENT_INPUT, LOST, Hold, Input
+from celery_concurrent.pool.outcomes import Outcome, run_tracer
+from celery_concurrent.pool.redeliveries import Redeliveries
+from celery_concurrent.pool.slots import Slots
+from celery_concurrent.pool.timelimits import TimeLimits
+
+logger = get_logger(__name__)
+
+#: Seconds that a node which stops gives an ended input, for its finally blocks.
+GRACE = 1.0
+
+
+class Runners(Protocol):
+    """What inputs run on."""
+
+    def run_sync(self, input: Input, work: Callable[[], None]) -> None:
+        """Run ``work`` where it may block; set the input's interrupter before."""
+
+    def run_async(self, input: Input, context: Context, work: Callable[[], None]) -> None:
+        """Run ``work`` in a greenlet of an asyncio task; set the input's interrupter before."""
+
+
+class EarlyGate(Protocol):
+    """Counts, on the settling thread, what runs though the broker has forgotten it."""
+
+    def started_early(self, request: Any) -> None:
+        """Called before the acknowledgement."""
+
+    def ended_early(self, request: Any) -> None:
+        """Called when the slot comes back."""
+
+
+class Engine:
+    """Starts, settles and ends inputs.
+
+    Args:
+        runners: what they run on.
+        slots: who may run.
+        inbox: reaches the settling thread.
+        time_limits: ends what runs too long.
+        counts_early: whether an early acknowledged input of this request counts as fetched.
+    """
+
+    def __init__(
+        self,
+        runners: Runners,
+        slots: Slots[Input],
+        inbox: Inbox,
+        time_limits: TimeLimits,
+        counts_early: Callable[[Any], bool],
+    ) -> None:
+        self.slots = slots
+        #: Where the consumer counts inputs that are acknowledged before they run.
+        self.gate: EarlyGate | None = None
+        #: Gives that under which the consumer takes inputs now.
+        self.hold: Callable[[], Hold | None] = _nothing
+        self._runners = runners
+        self._inbox = inbox
+        self._time_limits = time_limits
+        self._counts_early = counts_early
+        self._redeliveries = Redeliveries()
+        self._inputs: dict[int, Input] = {}
+        self._refusing = False
+        self._context = copy_context()
+
+    @property
+    def running(self) -> list[Input]:
+        """The inputs that hold a slot."""
+        return [input for input in list(self._inputs.values()) if input.started_at is not None]
+
+    def has(self, message: Any) -> bool:
+        """Whether an input of this message waits for a slot here, or runs."""
+        return any(input.request.message is message for input in self._inputs.values())
+
+    @property
+    def is_refusing(self) -> bool:
+        """Whether nothing more is started."""
+        return self._refusing
+
+    @property
+    def has_unfinished(self) -> bool:
+        """Whether a stop has to wait.
+
+        One that was ended and does not notice has settled: the node leaves without it, after
+        a short while for those that do.
+        """
+        now = time.monotonic()
+        return any(
+            input.ended is None or now - (input.ended_at or now) < GRACE for input in self.running
+        )
+
+    def refuse(self) -> None:
+        """Start nothing more: what comes stays unacknowledged, and goes back to its queue."""
+        self._refusing = True
+
+    def take(self, request: Any, make: Callable[[], Input]) -> None:
+        """Take an input: it starts when it has a slot."""
+        if self._refusing or self._redeliveries.take_over(request):
+            return
+        input = make()
+        self._inputs[input.token] = input
+        if self.slots.take(input):
+            self.start([input], waited=False)
+
+    def start(self, inputs: list[Input], waited: bool = True) -> None:
+        """Start inputs that hold a slot; a list instead of recursion, for some end at once."""
+        while inputs:
+            input = inputs.pop(0)
+            try:
+                started = self._accept(input, waited)
+            except Exception:
+                logger.exception("starting %s failed: leaving it to its queue", input)
+                started = False
+            if not started:
+                inputs.extend(self._release(input))
+
+    def start_soon(self, inputs: list[Input]) -> None:
+        """The same from any thread."""
+        self._inbox.post(partial(self.start, inputs))
+
+    def cancel(self, token: int) -> None:
+        """Cancel an input that Celery announces as revoked, or as cancelled, itself."""
+        input = self._inputs.get(token)
+        if input is None:
+            return
+        input.dropped = True  # our outcome would be a second one
+        if input.end("it was revoked"):
+            self._time_limits.expect_end(input)
+
+    def drop_held(self) -> None:
+        """The lease of all that is not acknowledged yet is lost: it runs elsewhere, or will."""
+        for input in self.running:
+            if not input.request.acknowledged:
+                input.dropped = True
+                if input.end(LOST):
+                    self._time_limits.expect_end(input)
+                _forget(input.request)
+
+    def end_all(self, reason: str) -> None:
+        """End what runs; it is not settled."""
+        for input in self.running:
+            input.end(reason)
+
+    def forget_waiting(self) -> None:
+        """The connection is lost: what waits for a slot will be delivered again."""
+        for input in self.slots.forget_waiting():
+            self._inputs.pop(input.token, None)
+
+    def _accept(self, input: Input, waited: bool) -> bool:
+        """Announce the input and hand it to its runner; False when it is not to run."""
+        request = input.request
+        # It may have been revoked, or have expired, while it waited for its slot.
+        if self._refusing or (waited and request.revoked()):
+            return False
+        input.started_at = time.monotonic()
+        self._redeliveries.starts(input)
+        if self.gate is not None and self._counts_early(request):
+            input.gate = self.gate
+            self.gate.started_early(request)
+        request.on_accepted(input.token, input.started_at)
+        input.hold = None if request.acknowledged else self.hold()
+        if input.ended is not None:  # terminated by a revoke that was waiting for this
+            return False
+        self._time_limits.start(input)
+        context = self._context.copy()
+        context.run(_set_context, input)
+        work = partial(self._run, input)
+        if input.is_async:
+            self._runners.run_async(input, context, work)
+        else:
+            self._runners.run_sync(input, partial(context.run, work))
+        return True
+
+    def _run(self, input: Input) -> None:
+        """On the runner."""
+        outcome = run_tracer(input)
+        with input.lock:
+            input.left = input.finished = True
+        self._inbox.post(partial(self._settle, input, outcome))
+
+    def _settle(self, input: Input, outcome: Outcome) -> None:
+        """Tell Celery how it ended, unless that is settled already; give its slot back."""
+        try:
+            if input.ended is None and not input.dropped:
+                outcome.report(input.request)
+                self._redeliveries.remember(input, outcome)
+            elif input.ended == LOST:
+                _forget(input.request)
+        finally:
+            self.start(self._release(input))
+
+    def _release(self, input: Input) -> list[Input]:
+        self._time_limits.stop(input)
+        self._inputs.pop(input.token, None)
+        self._redeliveries.stops(input)
+        if input.gate is not None:
+            input.gate.ended_early(input.request)
+        return self.slots.give_back(input)
+
+
+def _nothing() -> None:
+    """What brokers give that tell by the connection."""
+
+
+def _forget(request: Any) -> None:
+    """Celery counts it no more; another delivery of the input may be in its place by now."""
+    if worker_state.requests.get(request.id) is request:
+        worker_state.task_ready(request)
+
+
+def _set_context(input: Input) -> None:
+    INPUT_IDS.set((input.id, input.root_id))
+    CURRENT_INPUT.set(input)

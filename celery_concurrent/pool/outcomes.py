@@ -1,0 +1,69 @@
+"""How an input ended, and telling Celery's request of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from billiard.einfo import ExceptionInfo
+from celery.exceptions import Reject
+from kombu.utils.encoding import safe_repr
+
+from celery_concurrent.errors import InputCrashError
+from celery_concurrent.pool.inputs import Input
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of running Celery's tracer.
+
+    Args:
+        traced: what it returned: (failed, value, seconds); None when it raised.
+        error: what it raised, when it did.
+    """
+
+    traced: tuple[int, Any, float] | None
+    error: ExceptionInfo | None = None
+
+    def report(self, request: Any) -> None:
+        """Let the request settle: state, events, acknowledgement."""
+        if self.error is None:
+            request.on_success(self.traced)
+        else:
+            request.on_failure(self.error)
+
+    @property
+    def is_given_back(self) -> bool:
+        """Whether the task gave its message back on purpose: it is to run when it comes again."""
+        if self.error is not None:
+            return isinstance(self.error.exception, Reject)
+        assert self.traced is not None
+        failed, value, _ = self.traced
+        return bool(failed) and isinstance(value.exception, Reject)
+
+
+def run_tracer(input: Input) -> Outcome:
+    """Run Celery's tracer for an input; the result is stored when this returns.
+
+    Never raises: SystemExit and the like end this input only, as a failure. So does
+    MemoryError, which Celery's request would raise instead of settling (5.6 and 5.7).
+    """
+    try:
+        traced = input.target(*input.args)
+    except BaseException as error:
+        if isinstance(error, Exception) and not isinstance(error, MemoryError):
+            return Outcome(None, ExceptionInfo())
+        return Outcome(None, _crash(input, error))
+    failed, value, seconds = traced
+    if failed:
+        raised = getattr(value.exception, "exc", value.exception)
+        if isinstance(raised, MemoryError):
+            return Outcome((failed, _crash(input, raised), seconds))
+    return Outcome(traced)
+
+
+def _crash(input: Input, error: BaseException) -> ExceptionInfo:
+    try:
+        raise InputCrashError(f"{input} raised {safe_repr(error)}") from error
+    except InputCrashError:
+        return ExceptionInfo()

@@ -1,0 +1,308 @@
+"""Celery's consumer, fetching by slots: a subclass, and the step that gives it its lanes.
+
+Celery's internals that are used here (5.6 and 5.7): ``Consumer.call_soon`` and
+``call_soon_ack`` (how acks reach the hub), ``apply_eta_task`` and ``_limit_post_eta`` (when an
+ETA is due), ``create_task_handler`` and ``on_invalid_task``, ``update_strategies`` (before each
+tracer is built), ``_update_prefetch_count``, ``cancel_active_requests``,
+``on_send_event_buffered`` (5.7: one flush per turn of the hub) and
+``on_connection_error_after_connected``.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from celery import bootsteps
+from celery.exceptions import InvalidTaskError
+from celery.utils.log import get_logger
+from celery.utils.quorum_queues import detect_quorum_queues
+from celery.worker import state as worker_state
+from celery.worker.consumer import Consumer
+from celery.worker.consumer.tasks import Tasks
+from vine import ppartial
+
+from celery_concurrent import routing
+from celery_concurrent.pool.core import NodePool
+from celery_concurrent.pool.inputs import guarded
+from celery_concurrent.pool.slots import PLAIN
+from celery_concurrent.redis.fetching import RedisFetching
+from celery_concurrent.redis.polling import poll_open_sockets
+from celery_concurrent.worker import plan
+from celery_concurrent.worker.greenloop import green_loop
+from celery_concurrent.worker.holding import leases_of
+from celery_concurrent.worker.lanes import LaneConsumer, Lanes
+from celery_concurrent.worker.reconnecting import look_often
+
+logger = get_logger(__name__)
+
+
+class LaneStep(bootsteps.StartStopStep):
+    """Takes the place of the one consumer that Celery's Tasks step has made."""
+
+    requires = (Tasks,)
+
+    def start(self, c: Any) -> None:
+        if isinstance(c, NodeConsumer):
+            c.open_lanes()
+
+    def stop(self, c: Any) -> None:
+        if isinstance(c, NodeConsumer):
+            c.close_lanes()
+
+
+class NodeConsumer(Consumer):
+    """Fetches by the slots of the pool, and settles in order on one thread."""
+
+    lanes: Lanes | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.hub is None and self.pool.is_green:
+            self.loop = green_loop
+        self._redis = RedisFetching(partial(leases_of, node_pool(self), self.hostname))
+        self._has_events = False
+        self._hub_turns = False
+        pool = node_pool(self)
+        pool.inbox.after_drain = self._after_settling
+        pool.on_closed.append(self._redis.close)
+
+    # -- lanes
+
+    def open_lanes(self) -> None:
+        """Make the lanes of this connection; they fetch when Celery's loop says ``consume``."""
+        pool = node_pool(self)
+        if self.hub is None:
+            poll_open_sockets(self.connection.transport)
+        if pool.settings.redis_atomic_take:
+            self._redis.connect(self.connection.transport, has_hub=self.hub is not None)
+        queues = list(self.app.amqp.queues.consume_from)
+        groups = routing.groups_by_queue(self.app, PLAIN)
+        opened = [self._open_lane(lane) for lane in plan.lanes(queues, groups, PLAIN)]
+        self._redis.resume(
+            {
+                input.request.message.delivery_tag
+                for input in pool.engine.running
+                # What was cancelled with its connection still ends, and is to run again.
+                if input.ended is None and not input.dropped
+            }
+        )
+        self.lanes = self.task_consumer = self.qos = Lanes(opened, self._lane_with)
+        pool.engine.gate = self.lanes
+        pool.engine.hold = self._redis.hold
+        if self.hub is not None:
+            self.hub.on_tick.add(self._turn)
+            self._hub_turns = True
+
+    def close_lanes(self) -> None:
+        """Nothing more is fetched; what was, is still acknowledged on these channels."""
+        if self.hub is not None:
+            self.hub.on_tick.discard(self._turn)
+            self._hub_turns = False
+
+    def _open_lane(self, lane: plan.Lane) -> LaneConsumer:
+        channel = self._redis.channel(self.connection.transport, lane.queues)
+        queues = self.app.amqp.queues
+        return LaneConsumer(
+            lane,
+            self.connection.channel() if channel is None else channel,
+            self._make_consumer,
+            [queues[name] for name in lane.queues],
+            limit=self._fetch_limit,
+            eta_limit=node_pool(self).settings.eta_limit,
+            apply_global=self._counts_per_channel(),
+        )
+
+    def _lane_with(self, queue: Any) -> LaneConsumer:
+        """The lane of a queue that is added while the node runs (``add_consumer``)."""
+        assert self.lanes is not None
+        groups = frozenset(routing.groups_by_queue(self.app, PLAIN).get(queue.name, {PLAIN}))
+        node_pool(self).count(groups)
+        for lane in self.lanes:
+            if lane.lane.groups & groups:
+                lane.join(queue, groups)
+                return lane
+        return self._open_lane(plan.Lane(queues=(queue.name,), groups=groups))
+
+    def _make_consumer(self, channel: Any, queues: list[Any]) -> Any:
+        return self.app.amqp.TaskConsumer(
+            channel, queues=queues, on_decode_error=self.on_decode_error
+        )
+
+    def _fetch_limit(self, lane: plan.Lane) -> int:
+        groups = node_pool(self).slots.groups
+        plain_factor = 1
+        if not self.app.conf.worker_disable_prefetch:
+            plain_factor = self.prefetch_multiplier or 0
+        limit = sum(
+            groups[name].allowed * (plain_factor if name == PLAIN else 1) for name in lane.groups
+        )
+        return limit or 65535  # worker_prefetch_multiplier=0 lifts the limit
+
+    def _counts_per_channel(self) -> bool:
+        if self.connection.qos_semantics_matches_spec:
+            return False
+        uses_quorum, _ = detect_quorum_queues(self.app, self.connection.transport.driver_type)
+        return not uses_quorum
+
+    def _turn(self) -> None:
+        """At the end of each of the hub's turns, before it polls."""
+        self.check_lease()
+        self._redis.take()
+        slots = node_pool(self).slots
+        self._redis.flush_acks_between_takes(most=slots.total - slots.running)
+        self._flush_events()
+
+    def check_lease(self) -> None:
+        """Start over when what the node holds is others' by now.
+
+        Raises:
+            LeaseLostError: Celery restarts the consumer, as after a lost connection.
+        """
+        self._redis.check_lease()
+
+    def _flush_events(self) -> None:
+        """Send the events of one turn together."""
+        if self._has_events and self.event_dispatcher is not None:
+            self._has_events = False
+            self.event_dispatcher.flush(errors=False)
+
+    def on_send_event_buffered(self) -> None:
+        # Not by the hub's call_soon: what is asked for in the midst of a turn, where inputs
+        # are settled, waits for the poll to end, up to a second (kombu 5.7).
+        self._has_events = True
+
+    def _after_settling(self) -> None:
+        """Flush what settling has brought, at shutdown too, when the hub no longer turns.
+
+        Acks that cannot go are kept for the next connection: that this one is gone, the
+        consumer finds out by itself.
+        """
+        if self._hub_turns and not worker_state.should_terminate:
+            return  # the hub's turn in which this is called flushes at its end
+        try:
+            self._redis.flush_acks()
+            self._flush_events()
+        except (*self.connection_errors, ValueError) as error:
+            # ValueError: without a hub, the consumer may close what is just being read.
+            logger.debug("acks are kept for the next connection: %r", error)
+        if self.hub is None:
+            self._redis.ring()
+
+    # -- messages that are none
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
+        """Celery's own, that drops what it would end the worker with."""
+        handle = super().create_task_handler(*args, **kwargs)
+        broken = (*self.connection_errors, *self.channel_errors)
+
+        def handle_or_drop(message: Any) -> None:
+            try:
+                _check_form(message)
+                handle(message)
+            except broken:
+                raise
+            except Exception as error:
+                self._drop(message, error)
+
+        return handle_or_drop
+
+    def _drop(self, message: Any, error: Exception) -> None:
+        """A message whose body or headers Celery did not expect, such as one without an id."""
+        if node_pool(self).engine.has(message):
+            logger.error("telling of an input failed", exc_info=error)
+            return
+        for request in list(worker_state.reserved_requests):
+            if request.message is message:
+                worker_state.task_ready(request)
+        self.on_invalid_task(None, message, error)
+
+    def on_ready(self) -> None:
+        super().on_ready()
+        node_pool(self).status.enters("ready")
+
+    # -- settling on one thread
+
+    def call_soon(self, p: Any, *args: Any, **kwargs: Any) -> Any:
+        """Acks and rejects: at once on the settling thread, in order from any other."""
+        call = ppartial(p, *args, **kwargs)
+        inbox = node_pool(self).inbox
+        if inbox.is_here:
+            call()
+        else:
+            inbox.post(call)
+        return call
+
+    call_soon_ack = call_soon
+
+    def cancel_active_requests(self) -> None:
+        # What has ended already is settled first, and not run again.
+        node_pool(self).inbox.drain()
+        super().cancel_active_requests()
+
+    # -- ETA inputs count for the lane that brought them
+
+    def apply_eta_task(self, task: Any) -> None:
+        if self.lanes is None:
+            return
+        with self.lanes.entered(task.message):
+            super().apply_eta_task(task)
+
+    def _limit_post_eta(self, request: Any, bucket: Any, tokens: int) -> Any:
+        if self.lanes is None:
+            return None
+        with self.lanes.entered(request.message):
+            return super()._limit_post_eta(request, bucket, tokens)
+
+    # -- the slots are the prefetch count
+
+    def update_strategies(self) -> None:
+        for task in self.app.tasks.values():
+            if not hasattr(task.run, "__guarded__"):
+                task.run = guarded(task.run)
+        super().update_strategies()
+
+    def _update_prefetch_count(self, index: int = 0) -> None:
+        if self.lanes is not None:
+            self.lanes.update()
+
+    def _restore_prefetch_count_after_connection_restart(self, p: Any, *args: Any) -> None:
+        """The lanes' limits hold at once, on every connection."""
+
+    def ensure_connected(self, conn: Any) -> Any:
+        look_often(conn)
+        return super().ensure_connected(conn)
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        # Before the broken connection is closed, which would give back what still runs here.
+        self._redis.disconnect()
+        if self._redis.start_over():
+            node_pool(self).engine.drop_held()
+        self.lanes = None
+        super().on_connection_error_after_connected(exc)
+
+
+def _check_form(message: Any) -> None:
+    """Refuse a body that has the form of no call, which would fail where inputs are settled.
+
+    Raises:
+        InvalidTaskError: args, kwargs or the embedded options are none.
+    """
+    try:
+        payload = message.payload
+    except Exception:  # it cannot be decoded: Celery's handler says so
+        return
+    if isinstance(payload, list | tuple) and not (
+        len(payload) == 3
+        and isinstance(payload[0], list | tuple)
+        and isinstance(payload[1], dict)
+        and isinstance(payload[2], dict | None)
+    ):
+        raise InvalidTaskError("its body is no call: [args, kwargs, embedded options]")
+
+
+def node_pool(consumer: Any) -> NodePool:
+    """The consumer's pool, which is one of ours."""
+    pool = consumer.pool
+    assert isinstance(pool, NodePool)
+    return pool
