@@ -1,0 +1,1 @@
+"""Publishing many inputs of one task, and waiting for their results: ``task_map``."""

@@ -1,0 +1,252 @@
+"""Results of many inputs in one round trip to Redis.
+
+Celery's own code decides what is stored (it never overwrites a stored success, and knows of
+expiry, waiters, ``result_extended`` and serializers): for a batch it runs on a backend whose
+client answers reads from one MGET and records writes into one pipeline. When a batch fails,
+each of its results is stored in the plain way, with Celery's own retries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from celery.backends.base import _is_request_ignore_result
+from celery.states import SUCCESS
+
+from celery_concurrent.bridge import Unbroken, in_tracer, wait_for_future
+from celery_concurrent.pool.hops import Hopper, HoppingBackend, Outcome
+from celery_concurrent.pool.inputs import CURRENT_INPUT
+from celery_concurrent.pool.threads import Threads
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+#: Seconds for which an input counts as young: no broker has delivered it to another node.
+YOUNG = 2.0
+
+#: Results in one pipeline at the most.
+LARGEST_BATCH = 500
+
+
+class Result:
+    """One result on its way, and who waits for it to be stored."""
+
+    __slots__ = ("arguments", "key", "may_be_stored", "outcome", "settle")
+
+    def __init__(
+        self,
+        key: Any,
+        arguments: tuple[tuple[Any, ...], dict[str, Any]],
+        *,
+        may_be_stored: bool,
+    ) -> None:
+        self.key = key
+        self.may_be_stored = may_be_stored
+        self.arguments = arguments
+        #: Called with the outcome, on the writer's thread.
+        self.settle: Callable[[Outcome], None]
+        self.outcome: Outcome = (True, None)
+
+
+class Recorder:
+    """A Redis client for Celery's backend: reads were made before, writes are collected.
+
+    Its writes are those of ``RedisBackend._set`` (Celery 5.6 and 5.7), as plain commands:
+    redis-py warns at each call of ``setex``.
+    """
+
+    def __init__(self) -> None:
+        self._values: dict[Any, Any] = {}
+        self._pipe: Any = None
+
+    def record(self, values: dict[Any, Any], pipe: Any) -> None:
+        """Answer reads from ``values`` and collect writes in ``pipe``."""
+        self._values, self._pipe = values, pipe
+
+    def get(self, key: Any) -> Any:
+        """What the key held when the batch began."""
+        return self._values.get(key)
+
+    def pipeline(self, *_: Any, **__: Any) -> Recorder:
+        """Celery's own pipeline is part of the batch's."""
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to reset: the batch executes as a whole."""
+
+    def execute(self) -> None:
+        """Later, with the batch."""
+
+    def setex(self, key: Any, seconds: int, value: Any) -> None:
+        """Store a value that expires."""
+        self._pipe.execute_command("SETEX", key, seconds, value)
+
+    def set(self, key: Any, value: Any) -> None:
+        """Store a value for good."""
+        self._pipe.execute_command("SET", key, value)
+
+    def publish(self, channel: Any, message: Any) -> None:
+        """Tell those who wait for the result."""
+        self._pipe.execute_command("PUBLISH", channel, message)
+
+
+class ResultWriter:
+    """Stores results in batches, one at a time: what comes in meanwhile is the next batch.
+
+    While nothing is written, a sync input writes its own result, in no thread but its own;
+    everything else the writer's thread does.
+
+    Args:
+        make_backend: makes a RedisBackend.
+        thread: runs the writer.
+        hopper: brings outcomes back to the event loop.
+    """
+
+    def __init__(self, make_backend: Callable[[], Any], thread: Threads, hopper: Hopper) -> None:
+        self._plain = make_backend()
+        self._recorder = Recorder()
+        self._recording = make_backend()
+        self._recording.client = self._recorder  # in the place of a cached property
+        self._thread = thread
+        self._hopper = hopper
+        self._lock = threading.Lock()
+        self._waiting: deque[Result] = deque()
+        self._is_writing = False
+
+    def store(self, task_id: str, *args: Any, **kwargs: Any) -> Any:
+        """``store_result`` of Celery's backends; returns when the result is stored."""
+        key = self._plain.get_key_for_task(task_id)
+        arguments = ((task_id, *args), kwargs)
+        result = Result(key, arguments, may_be_stored=_may_be_stored(arguments))
+        if in_tracer():
+            loop = asyncio.get_running_loop()
+            future = Unbroken(loop=loop)
+            result.settle = partial(self._hopper.deliver, loop, future)
+            self._submit(result)
+            return wait_for_future(future)
+        if _is_interruptible() or not self._lead(result):
+            stored = threading.Event()
+            result.settle = lambda _: stored.set()
+            self._submit(result)
+            stored.wait()
+        succeeded, value = result.outcome
+        if not succeeded:
+            raise value
+        return value
+
+    def _lead(self, result: Result) -> bool:
+        """Write one's own result at once; False when others are being written."""
+        with self._lock:
+            if self._is_writing:
+                return False
+            self._is_writing = True
+        try:
+            self._write([result])
+        finally:
+            with self._lock:
+                self._is_writing = start = bool(self._waiting)
+            if start:
+                self._thread.submit(self._write_all)
+        return True
+
+    def _submit(self, result: Result) -> None:
+        with self._lock:
+            self._waiting.append(result)
+            start, self._is_writing = not self._is_writing, True
+        if start:
+            self._thread.submit(self._write_all)
+
+    def _write_all(self) -> None:
+        while True:
+            with self._lock:
+                batch = [
+                    self._waiting.popleft() for _ in range(min(LARGEST_BATCH, len(self._waiting)))
+                ]
+                if not batch:
+                    self._is_writing = False
+                    return
+            self._write(batch)
+            for result in batch:
+                result.settle(result.outcome)
+
+    def _write(self, batch: list[Result]) -> None:
+        try:
+            # Celery's retries are for a write alone, and a result begins with a read: the
+            # batch is retried as a whole, or a Redis that restarts would lose the results.
+            self._plain.ensure(self._write_together, (batch,))
+        except Exception:
+            for result in batch:
+                result.outcome = _outcome_of(self._plain.store_result, result)
+
+    def _write_together(self, batch: list[Result]) -> None:
+        client = self._plain.client
+        keys = [result.key for result in batch if result.may_be_stored]
+        values = dict(zip(keys, client.mget(keys), strict=True)) if keys else {}
+        with client.pipeline(transaction=False) as pipe:
+            self._recorder.record(values, pipe)
+            for result in batch:
+                # A result that cannot be encoded is that input's failure, not the batch's.
+                result.outcome = _outcome_of(self._recording.store_result, result)
+            pipe.execute()
+
+
+class BatchingBackend(HoppingBackend):
+    """A RedisBackend in a node: results of inputs go through the writer."""
+
+    def __init__(self, resolve: Callable[[], Any], hopper: Hopper, writer: ResultWriter) -> None:
+        super().__init__(resolve, hopper)
+        vars(self)["_writer"] = writer
+
+    def store_result(self, task_id: str, *args: Any, **kwargs: Any) -> Any:
+        """Store one result, with others."""
+        return self._writer.store(task_id, *args, **kwargs)
+
+    def mark_as_done(
+        self,
+        task_id: str,
+        result: Any,
+        request: Any = None,
+        store_result: bool = True,
+        state: str = SUCCESS,
+    ) -> None:
+        """As Celery's (backends/base.py, 5.6 and 5.7), with the two steps made apart."""
+        if store_result and not _is_request_ignore_result(request):
+            self.store_result(task_id, result, state, request=request)
+        if request and request.chord:
+            self.on_chord_part_return(request, state, result)
+
+
+def _may_be_stored(arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> bool:
+    """Whether another run of this input may have stored a success, which must stay.
+
+    Not for the success of a first delivery that has just begun: there is no other run yet. So
+    most results need no look, and no round trip for it.
+    """
+    (_, _, state, *_), kwargs = arguments
+    request, input = kwargs.get("request"), CURRENT_INPUT.get()
+    if state != SUCCESS or request is None or input is None:
+        return True
+    redelivered = (request.delivery_info or {}).get("redelivered")
+    return bool(redelivered) or input.age > YOUNG
+
+
+def _is_interruptible() -> bool:
+    """Whether a time limit may be raised right here, for the user's function is running."""
+    input = CURRENT_INPUT.get()
+    return input is None or not input.left
+
+
+def _outcome_of(store: Callable[..., Any], result: Result) -> Outcome:
+    args, kwargs = result.arguments
+    try:
+        return (True, store(*args, **kwargs))
+    except Exception as error:
+        return (False, error)
