@@ -1,0 +1,63 @@
+"""Hearing the nodes: a thread that keeps one connection to the broker's events."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from celery_concurrent.autoscaler.attached import Attached
+from celery_concurrent.autoscaler.reports import Reports
+from celery_concurrent.worker.telling import TYPE
+
+#: What Celery makes of the events' type: task events do not come here.
+ROUTING_KEY = TYPE.replace("-", ".")
+
+
+class Listener(Attached):
+    """Notes each node's last word. Nodes that are not heard hold their fleets.
+
+    Args:
+        app: the Celery app.
+        reports: where words are noted.
+        heard: called after each that changes what a policy sees.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        reports: Reports,
+        heard: Callable[[], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(app, "fleet-events", "events")
+        self._reports = reports
+        self._heard = heard
+        self._clock = clock
+        self._receiver: Any = None
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._receiver is not None:
+            self._receiver.should_stop = True
+        super().close()
+
+    def attend(self, connection: Any) -> None:
+        """Hear events."""
+        self._receiver = self._app.events.Receiver(
+            connection, handlers={TYPE: self._note}, routing_key=ROUTING_KEY
+        )
+        self._receiver.should_stop = self.closing.is_set()
+        self._receiver.on_consume_ready = lambda *_, **__: self.is_attached()
+        # wakeup would broadcast, at each of our connections, that every worker is to answer.
+        self._receiver.capture(limit=None, timeout=None, wakeup=False)
+
+    def _note(self, event: dict[str, Any]) -> None:
+        before = self._reports.of(str(event.get("hostname")))
+        report = self._reports.note(event, self._clock())
+        if report is None:
+            return
+        if before is None or (before.state, before.finished) != (report.state, report.finished):
+            self._heard()

@@ -1,0 +1,140 @@
+"""The folder in which one autoscaler of one machine keeps its nodes' records and logs."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import re
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from celery_concurrent.autoscaler.provider import ProviderError
+
+logger = logging.getLogger(__name__)
+
+#: Logs of ended nodes that are kept.
+KEPT_LOGS = 50
+_READ_BACK = 64 * 1024
+_LET_GO_WITHIN = 1.0
+
+
+class FolderInUseError(ProviderError):
+    """Another autoscaler of this app runs on this machine; the message names its process.
+
+    End that one first, or give this one another folder.
+    """
+
+
+def state_folder(app: str, environ: Mapping[str, str] = os.environ) -> Path:
+    """Where the state of an app's autoscaler belongs on this machine.
+
+    Below ``XDG_STATE_HOME``, or ``~/.local/state``. The host's name is part of it, because
+    homes are shared among machines and process ids are not.
+    """
+    given = Path(environ.get("XDG_STATE_HOME", ""))
+    # The specification wants relative paths ignored.
+    home = given if given.is_absolute() else Path.home() / ".local" / "state"
+    return home / "celery-concurrent" / slug(socket.gethostname()) / slug(app)
+
+
+def slug(text: str) -> str:
+    """What may stand in a file's name and in a node's; never empty, never a hidden file."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.")[:64] or "x"
+
+
+class Folder:
+    """The folder, held by this process until it is closed or ends.
+
+    Only its owner may enter it: the records hold environments, the logs what users print.
+
+    Raises:
+        FolderInUseError: another process holds it.
+        ProviderError: it cannot be made, or belongs to somebody else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.records = path / "nodes"
+        self.logs = path / "logs"
+        try:
+            # Devices' locks lie beside it where XDG_RUNTIME_DIR is XDG_STATE_HOME, and are
+            # refused in a folder that others can enter.
+            for folder in (path.parent.parent, path.parent, path):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.records.mkdir(exist_ok=True)
+            self.logs.mkdir(exist_ok=True)
+            if path.stat().st_uid != os.geteuid():
+                raise ProviderError(f"{path} belongs to another user: choose another folder")
+            path.chmod(0o700)
+            self._lock = os.open(path / "autoscaler.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise ProviderError(f"the state folder cannot be used: {error}") from error
+        self._hold()
+
+    def _hold(self) -> None:
+        # A holder that was killed while it started a node is survived, for an instant, by a
+        # child that has not yet reached its own program, and with it by the lock.
+        until = time.monotonic() + _LET_GO_WITHIN
+        while not self._try_hold():
+            if time.monotonic() < until:
+                time.sleep(0.02)
+                continue
+            holder = os.pread(self._lock, 64, 0).decode(errors="replace").strip() or "unknown"
+            os.close(self._lock)
+            raise FolderInUseError(
+                f"another autoscaler (process {holder}) holds {self.path}: end it first, or use "
+                "another folder"
+            )
+        # For people; on a full disk they have to look it up in /proc/locks.
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+
+    def _try_hold(self) -> bool:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+    def log_path(self, name: str) -> Path:
+        """The log of a node, or of the template."""
+        return self.logs / f"{name.partition('@')[0]}.log"
+
+    def open_log(self, name: str) -> int:
+        """A descriptor to append to; that of /dev/null when there is no room for a log."""
+        try:
+            return os.open(self.log_path(name), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        except OSError as error:
+            logger.warning("%s runs without a log: %s", name, error)
+            return os.open(os.devnull, os.O_WRONLY)
+
+    def last_lines(self, name: str, lines: int = 20) -> tuple[str, ...]:
+        """The end of a log; empty if there is none."""
+        try:
+            with self.log_path(name).open("rb") as log:
+                size = log.seek(0, os.SEEK_END)
+                log.seek(max(0, size - _READ_BACK))
+                read = log.read(min(size, _READ_BACK))
+        except OSError:
+            return ()
+        return tuple(read.decode(errors="replace").splitlines()[-lines:])
+
+    def prune_logs(self, living: set[str]) -> None:
+        """Remove the oldest logs of nodes that are no more."""
+        kept = {self.log_path(name).name for name in living}
+        with contextlib.suppress(OSError):
+            ended = [path for path in self.logs.glob("*.log") if path.name not in kept]
+            ended.sort(key=lambda path: path.lstat().st_mtime)
+            for path in ended[:-KEPT_LOGS]:
+                path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Give it up; may be called again."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1

@@ -1,0 +1,293 @@
+"""observe, decide, apply: one thread that keeps every fleet of an app.
+
+What always holds: only :meth:`Autoscaler.turn` starts, drains and stops nodes, and only on the
+loop's thread. Others wake it, or ask it to call something between two turns. Order of a stop:
+no more turns, then the provider lets go of its nodes or drains them, then the broker is left.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from celery.utils.log import get_logger
+
+from celery_concurrent.autoscaler.actions import Actions
+from celery_concurrent.autoscaler.keeper import Keeper
+from celery_concurrent.autoscaler.observe import Reading
+from celery_concurrent.autoscaler.provider import (
+    NodeProcess,
+    NodeStartError,
+    ProcessState,
+    Provider,
+    ProviderError,
+)
+from celery_concurrent.autoscaler.reports import Report, Reports
+from celery_concurrent.fleets import Fleet
+from celery_concurrent.gpu.device import Inventory
+
+logger = get_logger(__name__)
+
+#: Seconds between two looks when nothing happens: what nodes say comes about as often.
+TICK = 1.0
+
+
+class BacklogSource(Protocol):
+    """Reads the broker.
+
+    Attributes:
+        pause: seconds after which another reading is worth its cost.
+    """
+
+    pause: float
+
+    def read(self, queues: Sequence[str]) -> Mapping[str, int | None]:
+        """Inputs by queue; None for one that is unknown."""
+
+
+class Pins(Protocol):
+    """Says on which devices a fleet's next nodes run."""
+
+    def environments(
+        self, fleet: Fleet, count: int, nodes: Iterable[NodeProcess]
+    ) -> tuple[list[dict[str, str]], str | None]:
+        """The environments of those that fit, and what the others lack.
+
+        Args:
+            fleet: whose nodes they are.
+            count: how many more are wanted.
+            nodes: all nodes of all fleets that live.
+        """
+
+    def lost(self, process: NodeProcess) -> str | None:
+        """Why the node cannot go on: its device is lost; None when it can."""
+
+    def let_go(self, nodes: Iterable[NodeProcess]) -> None:
+        """Leave the devices to others that none of these nodes, all that live, are on."""
+
+    def inventory(self) -> Inventory:
+        """The devices of this host; none where no fleet wants any."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What nodes have said and what waits, by node and by queue."""
+
+    reports: Mapping[str, Report]
+    backlogs: Mapping[str, int | None]
+
+
+class Autoscaler:
+    """Keeps the fleets of one app.
+
+    Args:
+        fleets: by queue.
+        provider: the engine.
+        backlog: reads the broker.
+        reports: what nodes say.
+        pins: shares out devices.
+        clock: monotonic seconds; the provider's clock too.
+        wall: the time of day, for people.
+    """
+
+    def __init__(
+        self,
+        fleets: Mapping[str, Fleet],
+        *,
+        provider: Provider,
+        backlog: BacklogSource,
+        reports: Reports,
+        pins: Pins,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.keepers = {queue: Keeper(fleet, wall=wall) for queue, fleet in fleets.items()}
+        self.provider = provider
+        self.reports = reports
+        self._backlog = backlog
+        self.pins = pins
+        self._clock = clock
+        self._told_to_end: set[str] = set()
+        self._backlogs: Mapping[str, int | None] = {}
+        self._asked: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._woken = threading.Event()
+        self._has_heard = threading.Event()
+        self._stopping = False
+
+    # -- from any thread
+
+    def wake(self) -> None:
+        """Look at once: something has happened."""
+        self._woken.set()
+
+    def heard(self) -> None:
+        """Look with the next reading of the backlog: a thousand nodes say a thousand words."""
+        self._has_heard.set()
+
+    def ask(self, call: Callable[[], Any]) -> Future[Any]:
+        """Have ``call`` made on the loop's thread, before its next look."""
+        future: Future[Any] = Future()
+        self._asked.append((call, future))
+        self.wake()
+        return future
+
+    def stop(self) -> None:
+        """Have :meth:`run` return after its turn."""
+        self._stopping = True
+        self.wake()
+
+    # -- the loop
+
+    def run(self) -> None:
+        """Turn until :meth:`stop`: when woken, when it is time, or when a reading has news."""
+        seen = None
+        while not self._is_over():
+            self._answer()
+            due = self._clock() + self.turn(seen)
+            seen = self._rest(due)
+        self._answer()
+
+    def _is_over(self) -> bool:
+        # Cleared before anything is looked at: what comes from here on is looked at again.
+        self._woken.clear()
+        self._has_heard.clear()
+        return self._stopping
+
+    def _rest(self, due: float) -> Seen | None:
+        """Return when there is something to look at, with what was read if that was just now."""
+        while (left := due - self._clock()) > 0:
+            if self._woken.wait(min(left, self._backlog.pause)):
+                break
+            seen = self._read()
+            if self._has_heard.is_set() or seen.backlogs != self._backlogs:
+                return seen
+        return None
+
+    def turn(self, seen: Seen | None = None) -> float:
+        """Look at every fleet once and apply what follows; returns seconds until the next look.
+
+        Args:
+            seen: what was just read; None for a reading of its own.
+        """
+        processes = self._processes()
+        if processes is not None:
+            processes = self._bury(processes)
+            self.pins.let_go(processes)
+        by_queue: dict[str, list[NodeProcess]] = defaultdict(list)
+        for process in processes or []:
+            by_queue[process.queue].append(process)
+        before = self._backlogs
+        seen = self._read() if seen is None else seen
+        backlogs = self._backlogs = seen.backlogs
+        now = self._clock()
+        # Those with news first: a round of a thousand fleets takes ten milliseconds and more.
+        for queue in sorted(self.keepers, key=lambda each: backlogs.get(each) == before.get(each)):
+            keeper = self.keepers[queue]
+            own = None if processes is None else tuple(by_queue[queue])
+            reading = Reading(
+                now=now, backlog=backlogs.get(queue), processes=own, reports=seen.reports
+            )
+            self._apply(keeper, keeper.look(reading), processes or [])
+        self._drain_lost(processes or [])
+        return self._pause(now)
+
+    def _read(self) -> Seen:
+        # In this order: an input that is taken meanwhile is in neither, and not in both.
+        reports = self.reports.all()
+        return Seen(reports=reports, backlogs=self._backlog.read(tuple(self.keepers)))
+
+    def _processes(self) -> list[NodeProcess] | None:
+        try:
+            return list(self.provider.list())
+        except ProviderError as error:
+            logger.warning("the engine does not tell its nodes, so fleets are held: %s", error)
+            return None
+
+    def _bury(self, processes: list[NodeProcess]) -> list[NodeProcess]:
+        """Account for nodes that have ended, and forget them; returns the living."""
+        for process in processes:
+            if process.lives:
+                continue
+            keeper = self.keepers.get(process.queue)
+            if keeper is not None:
+                keeper.ended(
+                    process,
+                    now=self._clock(),
+                    asked=process.drained or process.name in self._told_to_end,
+                    report=self.reports.of(process.name),
+                )
+            self._told_to_end.discard(process.name)
+            self.reports.forget(process.name)
+            self.provider.stop(process.name)
+        return [process for process in processes if process.lives]
+
+    def _apply(self, keeper: Keeper, actions: Actions, living: list[NodeProcess]) -> None:
+        for name in (*actions.cancel, *actions.drain):
+            # A starting node may have fetched inputs by now: it too is asked, not killed.
+            self._drain(name)
+        if actions.start:
+            self._start(keeper, actions.start, living)
+        else:
+            keeper.missing = None
+
+    def _start(self, keeper: Keeper, count: int, living: list[NodeProcess]) -> None:
+        fleet = keeper.fleet
+        environments, missing = self.pins.environments(fleet, count, living)
+        if missing is not None and missing != keeper.missing:
+            logger.warning("fleet %s stays at what fits: %s", fleet.queue, missing)
+        keeper.missing = missing
+        spec = _Spec(fleet)
+        for environment in environments:
+            try:
+                name = self.provider.start(spec, environment)
+            except NodeStartError as error:
+                keeper.backoff = keeper.backoff.crashed(now=self._clock(), lived=0.0)
+                keeper.last_lines = (str(error),)
+                logger.error("fleet %s cannot start a node: %s", fleet.queue, error)
+                return
+            living.append(
+                NodeProcess(
+                    name=name,
+                    queue=fleet.queue,
+                    state=ProcessState.PENDING,
+                    since=self._clock(),
+                    env=environment,
+                )
+            )
+
+    def _drain(self, name: str) -> None:
+        self._told_to_end.add(name)
+        self.provider.drain(name)
+
+    def _drain_lost(self, living: list[NodeProcess]) -> None:
+        for process in living:
+            why = None if process.name in self._told_to_end else self.pins.lost(process)
+            if why is not None:
+                logger.error("draining %s: %s", process.name, why)
+                self._drain(process.name)
+
+    def _pause(self, now: float) -> float:
+        times = [keeper.look_again_at() for keeper in self.keepers.values()]
+        soonest = min((at for at in times if at is not None), default=now + TICK)
+        return max(0.0, min(TICK, soonest - now))
+
+    def _answer(self) -> None:
+        while self._asked:
+            call, future = self._asked.popleft()
+            try:
+                future.set_result(call())
+            except Exception as error:
+                future.set_exception(error)
+
+
+class _Spec:
+    """A fleet as a provider wants to know it."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.queue = fleet.queue
+        self.gpus = fleet.knobs.gpus

@@ -1,0 +1,86 @@
+"""Talking to a running autoscaler, over the app's broker: Celery's own kind of mailbox.
+
+``fleet status`` and its like need no port, no file and no second secret: who may use the broker
+may ask. Each app has a mailbox of its own; workers do not listen to it.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kombu.pidbox import Mailbox
+
+from celery_concurrent.autoscaler.attached import Attached
+
+Handler = Callable[..., Any]
+
+
+def mailbox_of(app: Any) -> Mailbox:
+    """The app's mailbox for autoscalers."""
+    return Mailbox(
+        f"{app.conf.control_exchange}.autoscaler.{app.main or 'app'}",
+        type="fanout",
+        accept=["json"],
+        serializer="json",
+        producer_pool=app.amqp.producer_pool,
+        queue_ttl=app.conf.control_queue_ttl,
+        queue_expires=app.conf.control_queue_expires,
+    )
+
+
+def ask(
+    app: Any, command: str, arguments: Mapping[str, Any] | None = None, *, timeout: float = 2.0
+) -> list[dict[str, Any]]:
+    """What the app's autoscalers answer; empty when none does within ``timeout`` seconds.
+
+    Raises:
+        kombu.exceptions.OperationalError: the broker does not answer.
+    """
+    with app.connection_for_write() as connection:
+        replies: Any = mailbox_of(app)(connection)._broadcast(
+            command, dict(arguments or {}), reply=True, timeout=timeout, limit=1
+        )
+    return [answer for reply in replies or [] for answer in reply.values()]
+
+
+class Respondent(Attached):
+    """Answers, on a thread of its own.
+
+    Args:
+        app: the Celery app.
+        handlers: by command; called with its arguments, return what JSON can hold. What one
+            raises is the answer ``{"error": ...}``.
+    """
+
+    def __init__(self, app: Any, handlers: Mapping[str, Handler]) -> None:
+        super().__init__(app, "fleet-mailbox", "mailbox")
+        self._handlers = {name: self._answering(handler) for name, handler in handlers.items()}
+
+    def attend(self, connection: Any) -> None:
+        """Answer what comes."""
+        node = mailbox_of(self._app)(connection).Node(
+            f"autoscaler@{socket.gethostname()}", handlers=self._handlers, state=None
+        )
+        channel = connection.channel()
+        node.channel = channel
+        consumer = node.listen(channel=channel, callback=node.handle_message)
+        self.is_attached()
+        try:
+            while not self.closing.is_set():
+                try:
+                    connection.drain_events(timeout=0.5)
+                except TimeoutError:
+                    connection.heartbeat_check()
+        finally:
+            consumer.cancel()
+
+    def _answering(self, handler: Handler) -> Handler:
+        def answer(_state: Any, **arguments: Any) -> Any:
+            try:
+                return handler(**arguments)
+            except Exception as error:
+                return {"error": str(error)}
+
+        return answer

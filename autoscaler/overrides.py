@@ -1,0 +1,58 @@
+"""What was set at run time, kept in a file so that it survives the autoscaler."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from celery_concurrent.errors import ConfigurationError
+
+
+class Overrides:
+    """Knobs by queue, and the queues that are drained by hand.
+
+    Args:
+        path: the file; its folder must be there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.knobs: dict[str, dict[str, Any]] = {}
+        self.drained: set[str] = set()
+        self._load()
+
+    def keep(self, *, knobs: Mapping[str, Mapping[str, Any]], drained: Iterable[str]) -> None:
+        """Hold to these from now on, once they are written: all of it, or nothing.
+
+        Raises:
+            OSError: there is no room, or no right; what was set before is still in force.
+        """
+        knobs_kept = {queue: dict(said) for queue, said in knobs.items()}
+        drained_kept = set(drained)
+        beside = self._path.with_suffix(".new")
+        with beside.open("w") as file:
+            json.dump({"knobs": knobs_kept, "drained": sorted(drained_kept)}, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(self._path)
+        self.knobs, self.drained = knobs_kept, drained_kept
+
+    def _load(self) -> None:
+        try:
+            kept = json.loads(self._path.read_text())
+            self.knobs = {str(queue): dict(said) for queue, said in kept["knobs"].items()}
+            self.drained = set(map(str, kept["drained"]))
+        except FileNotFoundError:
+            return
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigurationError(
+                f"{self._path} does not hold overrides ({error}): remove it to start without"
+            ) from error
+
+
+def changed(before: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides after a change; a value of None takes the override back."""
+    return {name: value for name, value in {**before, **values}.items() if value is not None}

@@ -1,0 +1,139 @@
+"""Which devices a fleet's next nodes get, and which nodes must go with theirs.
+
+The loop's thread alone touches this. A device is locked for autoscalers of other apps on this host
+from before its first node starts until its last one has ended: each node holds the lock, too, so
+that it keeps the device when this process is gone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from celery.utils.log import get_logger
+
+from celery_concurrent.autoscaler.provider import NodeProcess, pinned
+from celery_concurrent.fleets import Fleet
+from celery_concurrent.gpu.device import DeviceSource, Inventory
+from celery_concurrent.gpu.locks import DeviceLock, DeviceTakenError, LockFolderError
+from celery_concurrent.gpu.pin import Holdings, Need, Pin, Shares, seats, share
+
+logger = get_logger(__name__)
+
+#: Seconds for which an inventory counts: what is read then is no older.
+FRESH = 2.0
+
+
+class DevicePins:
+    """Shares the devices of this host out.
+
+    Args:
+        source: tells what there is; None where no fleet wants devices.
+        owner: whose the devices are, for this autoscaler and the next one of the same app.
+        folder: where the locks are; the user's own place when None.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        source: DeviceSource | None,
+        *,
+        owner: str,
+        folder: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._source = source
+        self._owner = owner
+        self._folder = folder
+        self._clock = clock
+        self._locks: dict[str, DeviceLock] = {}
+        #: By device that others hold: who, as it was said last.
+        self._refused: dict[str, str] = {}
+        self._read_at = -FRESH
+        self._inventory = Inventory()
+
+    def inventory(self) -> Inventory:
+        """What this host has, read a moment ago at the most."""
+        if self._source is not None and self._clock() - self._read_at >= FRESH:
+            self._inventory, self._read_at = self._source.inventory(), self._clock()
+        return self._inventory
+
+    def environments(
+        self, fleet: Fleet, count: int, nodes: Iterable[NodeProcess]
+    ) -> tuple[list[dict[str, str]], str | None]:
+        """The environments of the nodes that fit, and what the others lack."""
+        knobs = fleet.knobs
+        if not knobs.gpus:
+            return [{} for _ in range(count)], None
+        need = Need(gpus=knobs.gpus, nodes_per_gpu=knobs.nodes_per_gpu)
+        living = list(nodes)
+        own = [node for node in living if node.queue == fleet.queue]
+        taken = {device for node in living if node.queue != fleet.queue for device in node.devices}
+        refusals: dict[str, str] = {}
+        shares = self._share(count, need, own, taken, refusals)
+        missing = shares.missing
+        if missing is not None:
+            missing = "; ".join([missing, *refusals.values()])
+        return [pin.environment for pin in shares.pins], missing
+
+    def descriptors(self, env: Mapping[str, str]) -> dict[str, int]:
+        """The locks that a node with this environment is to keep until its end, by device."""
+        return {uuid: self._locks[uuid].fileno() for uuid in pinned(env) if uuid in self._locks}
+
+    def lost(self, process: NodeProcess) -> str | None:
+        """Why the node cannot go on; None when it can, or nobody knows."""
+        if not process.devices:
+            return None
+        faults = {device.uuid: device.fault for device in self.inventory().devices}
+        if not faults:
+            return None
+        # One that was lost before this process began has no UUID by which it could be known.
+        gone = "is not among this host's devices"
+        found = {uuid: faults.get(uuid, gone) for uuid in process.devices}
+        return ", ".join(f"device {uuid}: {why}" for uuid, why in found.items() if why) or None
+
+    def let_go(self, nodes: Iterable[NodeProcess]) -> None:
+        """Leave the devices to others that none of these nodes, all that live, are on."""
+        used = {device for node in nodes for device in node.devices}
+        for uuid in self._locks.keys() - used:
+            self._locks.pop(uuid).release()
+
+    def close(self) -> None:
+        """Let go of all devices; a node that lives on keeps its own."""
+        self.let_go([])
+
+    def _share(
+        self,
+        count: int,
+        need: Need,
+        own: list[NodeProcess],
+        taken: set[str],
+        refusals: dict[str, str],
+    ) -> Shares:
+        """Share out and lock; what somebody else holds is noted and taken, so look again."""
+        seated = seats(Pin(devices=node.devices) for node in own)
+        while True:
+            holdings = Holdings(seats=seated, taken=taken | refusals.keys())
+            shares = share(self.inventory().devices, nodes=count, need=need, holdings=holdings)
+            refused = self._lock(seats(shares.pins))
+            if not refused:
+                return shares
+            refusals |= refused
+
+    def _lock(self, devices: Iterable[str]) -> dict[str, str]:
+        """Hold these devices; returns those that others hold, and who, for people."""
+        refused = {}
+        for uuid in devices:
+            if uuid in self._locks:
+                continue
+            try:
+                self._locks[uuid] = DeviceLock.take(uuid, owner=self._owner, folder=self._folder)
+            except (DeviceTakenError, LockFolderError, OSError) as error:
+                refused[uuid] = str(error)
+                if self._refused.get(uuid) != str(error):
+                    logger.warning("%s", error)
+                self._refused[uuid] = str(error)
+            else:
+                self._refused.pop(uuid, None)
+        return refused

@@ -1,0 +1,217 @@
+"""An autoscaler's process: what it is made of, and how it ends.
+
+Order of the end, on SIGINT, SIGTERM or SIGHUP: the loop turns no more, nodes drain (or run on
+with ``leave_nodes``), mailbox, events and the lease are closed. A second signal ends the nodes
+at once.
+"""
+
+from __future__ import annotations
+
+import gc
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from celery.utils.log import get_logger
+
+from celery_concurrent.autoscaler.backlog import Backlog
+from celery_concurrent.autoscaler.desk import Desk
+from celery_concurrent.autoscaler.listening import Listener
+from celery_concurrent.autoscaler.local.commands import Command
+from celery_concurrent.autoscaler.local.folder import FolderInUseError, state_folder
+from celery_concurrent.autoscaler.local.provider import LocalProvider
+from celery_concurrent.autoscaler.loop import Autoscaler
+from celery_concurrent.autoscaler.mailbox import Respondent
+from celery_concurrent.autoscaler.overrides import Overrides
+from celery_concurrent.autoscaler.pins import DevicePins
+from celery_concurrent.autoscaler.reports import Reports
+from celery_concurrent.errors import ConfigurationError
+from celery_concurrent.fleets import Fleet, findings, fleets_of
+from celery_concurrent.gpu.device import DeviceSource
+from celery_concurrent.gpu.simulated import Simulated
+from celery_concurrent.redis.reaping import Reaper
+
+logger = get_logger(__name__)
+
+#: Seconds between two looks whether another autoscaler has ended.
+LOOK_AGAIN = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the command line says.
+
+    Args:
+        knobs: for all fleets; None for those that are not given.
+        simulate_gpus: how many devices to pretend, None for the real ones.
+        drain_timeout: seconds that a node may drain before it is ended.
+        fresh: start nodes as processes of their own, unforked.
+        leave_nodes: let nodes run on at the end.
+        loglevel: of the autoscaler and its nodes.
+    """
+
+    knobs: Mapping[str, Any]
+    simulate_gpus: int | None = None
+    drain_timeout: float = 600.0
+    fresh: bool = False
+    leave_nodes: bool = False
+    loglevel: str = "INFO"
+
+
+def run(app: Any, name: str, options: Options) -> None:
+    """Keep the app's fleets until a signal.
+
+    Args:
+        app: the Celery app.
+        name: what ``celery -A`` takes for it.
+        options: as above.
+
+    Raises:
+        ConcurrencyError: it cannot start; nothing was started.
+    """
+    app.log.setup(loglevel=options.loglevel)
+    app.loader.import_default_modules()
+    fleets = fleets_of(app, options=options.knobs)
+    if not fleets:
+        raise ConfigurationError(
+            f"app {name!r} has no concurrent task, so there is no fleet: add "
+            "@concurrent(max_inputs=...) to a task"
+        )
+    for finding in findings(app):
+        logger.warning("%s", finding.text)
+    source = _devices(fleets, options.simulate_gpus)
+    _Process(app, name, options, source).run()
+
+
+def drain_left(name: str) -> int:
+    """Have the nodes that an autoscaler of this app has left behind leave; returns how many.
+
+    Raises:
+        ProviderError: an autoscaler runs.
+    """
+    provider = LocalProvider(Command(app=name), fork=False)
+    count = len(provider.list())
+    provider.close(stop_all=True)
+    return count
+
+
+def _devices(fleets: Mapping[str, Fleet], simulated: int | None) -> DeviceSource | None:
+    """Where devices are read from; None where no fleet wants any.
+
+    Raises:
+        ConfigurationError: a fleet wants devices, and there are none.
+    """
+    wanting = [queue for queue, fleet in fleets.items() if fleet.knobs.gpus]
+    if simulated is not None:
+        return Simulated.of(simulated)
+    if not wanting:
+        return None
+    from celery_concurrent.gpu import nvml
+
+    inventory = nvml.inventory()
+    if not inventory.devices:
+        raise ConfigurationError(
+            f"fleet {wanting[0]!r} wants gpus={fleets[wanting[0]].knobs.gpus}, and this host has "
+            f"none: {inventory.absence or 'the driver knows of none'}. Set gpus=0, or try it "
+            "with --simulate-gpus N"
+        )
+    return nvml
+
+
+class _Process:
+    """A running autoscaler."""
+
+    def __init__(self, app: Any, name: str, options: Options, source: DeviceSource | None) -> None:
+        self._options = options
+        self._signals = 0
+        self._loop: Autoscaler | None = None
+        self._pins = DevicePins(source, owner=str(state_folder(name)))
+        self._provider = _hold(
+            lambda: LocalProvider(
+                Command(app=name, loglevel=options.loglevel),
+                drain_timeout=options.drain_timeout,
+                fork=not options.fresh,
+                handed=self._pins.descriptors,
+                on_change=self._wake,
+            )
+        )
+        # Now that nobody else writes them.
+        overrides = Overrides(state_folder(name) / "overrides.json")
+        self._backlog = Backlog(app)
+        # Puts back what nodes had that died, also when no other node is left to do it.
+        self._reaper = Reaper(app, "autoscaler")
+        reports = Reports()
+        loop = self._loop = Autoscaler(
+            fleets_of(app, options=options.knobs, overrides=overrides.knobs),
+            provider=self._provider,
+            backlog=self._backlog,
+            reports=reports,
+            pins=self._pins,
+        )
+        for queue in overrides.drained & loop.keepers.keys():
+            loop.keepers[queue].drained = True
+        self._listener = Listener(app, reports, loop.heard)
+        self._respondent = Respondent(app, Desk(loop, overrides, time.monotonic).handlers())
+
+    def run(self) -> None:
+        """Until a signal."""
+        assert self._loop is not None
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._told)
+        self._listener.start()
+        self._respondent.start()
+        self._reaper.start()
+        logger.info("autoscaler keeps %s", ", ".join(sorted(self._loop.keepers)))
+        # A full collection of what was imported takes 30 ms, which a decision would wait for.
+        gc.collect()
+        gc.freeze()
+        try:
+            self._loop.run()
+        finally:
+            self._end()
+
+    def _wake(self) -> None:
+        # The provider looks after adopted nodes before there is a loop to wake.
+        if self._loop is not None:
+            self._loop.wake()
+
+    def _told(self, _number: int, _frame: Any) -> None:
+        self._signals += 1
+        if self._loop is not None:
+            self._loop.stop()
+        if self._signals > 1 and not self._options.leave_nodes:
+            logger.warning("ending all nodes at once")
+            for process in self._provider.list():
+                self._provider.stop(process.name)
+
+    def _end(self) -> None:
+        if not self._options.leave_nodes:
+            living = len(self._provider.list())
+            if living:
+                logger.info(
+                    "draining %d nodes; their inputs may take up to %.0f s. A second signal ends "
+                    "them at once, and their inputs go back to the broker",
+                    living,
+                    self._options.drain_timeout,
+                )
+        self._provider.close(stop_all=not self._options.leave_nodes)
+        self._respondent.close()
+        self._listener.close()
+        self._reaper.close()
+        self._backlog.close()
+        self._pins.close()
+
+
+def _hold(make: Callable[[], LocalProvider]) -> LocalProvider:
+    """The provider, as soon as no other autoscaler has its nodes: this one takes over then."""
+    told = False
+    while True:
+        try:
+            return make()
+        except FolderInUseError as error:
+            if not told:
+                logger.warning("%s; waiting to take over, until Ctrl-C", error)
+            told = True
+            time.sleep(LOOK_AGAIN)
