@@ -36,14 +36,17 @@ class Desk:
     def handlers(self) -> dict[str, Callable[..., Any]]:
         """By command."""
         return {
-            "status": self._on_loop(self.status),
+            "status": self._on_loop(self.status, after_look=True),
             "set": self._on_loop(self.set),
             "drain": self._on_loop(self.drain),
             "resume": self._on_loop(self.resume),
         }
 
     def status(self) -> dict[str, Any]:
-        """All fleets, as they were at the last look, and the devices that they may use."""
+        """All fleets, as they were at the last look, and the devices that they may use.
+
+        The mailbox has another look made before: a node that has started since would be missing.
+        """
         scaler = self._autoscaler
         processes = {process.name: process for process in scaler.provider.list()}
         reports, now = scaler.reports.all(), self._clock()
@@ -99,8 +102,9 @@ class Desk:
             )
         return keepers[queue]
 
-    def _on_loop(self, call: Callable[..., Any]) -> Callable[..., Any]:
+    def _on_loop(self, call: Callable[..., Any], *, after_look: bool = False) -> Callable[..., Any]:
         def handle(**arguments: Any) -> Any:
-            return self._autoscaler.ask(lambda: call(**arguments)).result(WITHIN)
+            asked = self._autoscaler.ask(lambda: call(**arguments), after_look=after_look)
+            return asked.result(WITHIN)
 
         return handle

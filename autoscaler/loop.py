@@ -13,7 +13,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from celery.utils.log import get_logger
 
@@ -35,6 +35,9 @@ logger = get_logger(__name__)
 
 #: Seconds between two looks when nothing happens: what nodes say comes about as often.
 TICK = 1.0
+
+#: A call, and who waits for what it returns.
+Asked: TypeAlias = tuple[Callable[[], Any], Future[Any]]
 
 
 class BacklogSource(Protocol):
@@ -114,7 +117,9 @@ class Autoscaler:
         self._clock = clock
         self._told_to_end: set[str] = set()
         self._backlogs: Mapping[str, int | None] = {}
-        self._asked: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        #: What to call before the next look, and after it.
+        self._before: deque[Asked] = deque()
+        self._after: deque[Asked] = deque()
         self._woken = threading.Event()
         self._has_heard = threading.Event()
         self._stopping = False
@@ -129,10 +134,15 @@ class Autoscaler:
         """Look with the next reading of the backlog: a thousand nodes say a thousand words."""
         self._has_heard.set()
 
-    def ask(self, call: Callable[[], Any]) -> Future[Any]:
-        """Have ``call`` made on the loop's thread, before its next look."""
+    def ask(self, call: Callable[[], Any], *, after_look: bool = False) -> Future[Any]:
+        """Have ``call`` made on the loop's thread, at once.
+
+        Args:
+            call: made before the next look, which goes by what it has changed.
+            after_look: made after that look, for what tells of what was seen.
+        """
         future: Future[Any] = Future()
-        self._asked.append((call, future))
+        (self._after if after_look else self._before).append((call, future))
         self.wake()
         return future
 
@@ -147,10 +157,14 @@ class Autoscaler:
         """Turn until :meth:`stop`: when woken, when it is time, or when a reading has news."""
         seen = None
         while not self._is_over():
-            self._answer()
+            self._answer(self._before, len(self._before))
+            # Only who has asked by now: what was seen may be older than a later question.
+            waiting = len(self._after)
             due = self._clock() + self.turn(seen)
+            self._answer(self._after, waiting)
             seen = self._rest(due)
-        self._answer()
+        for asked in (self._before, self._after):
+            self._answer(asked, len(asked))
 
     def _is_over(self) -> bool:
         # Cleared before anything is looked at: what comes from here on is looked at again.
@@ -276,9 +290,10 @@ class Autoscaler:
         soonest = min((at for at in times if at is not None), default=now + TICK)
         return max(0.0, min(TICK, soonest - now))
 
-    def _answer(self) -> None:
-        while self._asked:
-            call, future = self._asked.popleft()
+    @staticmethod
+    def _answer(asked: deque[Asked], count: int) -> None:
+        for _ in range(count):
+            call, future = asked.popleft()
             try:
                 future.set_result(call())
             except Exception as error:

@@ -22,6 +22,7 @@ import click
 from celery.utils.time import maybe_iso8601
 from kombu.exceptions import OperationalError
 
+from celery_concurrent.autoscaler.ending import when_told
 from celery_concurrent.autoscaler.plan import choose
 from celery_concurrent.errors import ConcurrencyError, ConfigurationError
 from celery_concurrent.fleets import Fleet, fleets_of
@@ -177,8 +178,7 @@ class _Recording:
             ConcurrencyError: there is no broker from the start.
             OSError: the file takes no more.
         """
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._told)
+        when_told(self._told)
         while not self._stopping.is_set():
             self._listen(ready)
         self._timer.cancel()

@@ -8,7 +8,6 @@ at once.
 from __future__ import annotations
 
 import gc
-import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from celery.utils.log import get_logger
 
 from celery_concurrent.autoscaler.backlog import Backlog
 from celery_concurrent.autoscaler.desk import Desk
+from celery_concurrent.autoscaler.ending import when_told
 from celery_concurrent.autoscaler.listening import Listener
 from celery_concurrent.autoscaler.local.commands import Command
 from celery_concurrent.autoscaler.local.folder import FolderInUseError, state_folder
@@ -158,8 +158,7 @@ class _Process:
     def run(self) -> None:
         """Until a signal."""
         assert self._loop is not None
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._told)
+        when_told(self._told)
         self._listener.start()
         self._respondent.start()
         self._reaper.start()

@@ -6,12 +6,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.services.fixtures import MakeFleetProject
 from tests.services.fleets import fleet_environ, nodes_of, wait_for_status, waiting_source
+from tests.services.process import program
 from tests.services.project import Project
 from tests.services.terminal import CTRL_C, Terminal
 from tests.services.waiting import wait_for
@@ -28,11 +30,20 @@ def project(fleet_project: MakeFleetProject) -> Project:
 @pytest.fixture
 def terminal(project: Project) -> Iterator[Terminal]:
     """An autoscaler in a terminal."""
-    words = [sys.executable, "-m", "celery", "-A", project.name, "autoscaler"]
+    with autoscaler_in_terminal(project) as window:
+        yield window
+
+
+@contextmanager
+def autoscaler_in_terminal(project: Project, *below: str) -> Iterator[Terminal]:
+    """Started by the program ``below``, if that is given."""
+    words = [*below, sys.executable, "-m", "celery", "-A", project.name, "autoscaler"]
     window = Terminal(words, cwd=project.folder, env=fleet_environ(project))
-    window.wait_for("autoscaler keeps", 30.0)
-    yield window
-    window.kill()
+    try:
+        window.wait_for("autoscaler keeps", 30.0)
+        yield window
+    finally:
+        window.kill()
 
 
 def press_ctrl_c(terminal: Terminal) -> None:
@@ -78,6 +89,19 @@ def test_a_second_ctrl_c_ends_the_nodes_at_once_and_their_inputs_stay_with_the_b
     assert terminal.wait() == 0
     assert nodes_of(project) == []
     assert backlog(project, "q") + unacked(project) == 1
+
+
+def test_below_nohup_it_outlives_its_terminal(project: Project, tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    with autoscaler_in_terminal(project, program("env"), "--ignore-signal=HUP") as window:
+        window.close()
+        running = project.tasks.wait.delay(str(flag))
+        wait_for_status(project, "q", lambda s: s["running"] == 1)
+        flag.touch()
+        assert outcome(running) == "done"
+        send_sigterm(window)
+        assert window.wait() == 0
+    assert nodes_of(project) == []
 
 
 def log_of(project: Project, node: str) -> str:

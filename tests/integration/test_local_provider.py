@@ -449,9 +449,12 @@ def test_no_node_is_orphaned_or_doubled_whenever_the_provider_is_killed(
 def test_ctrl_c_and_a_closed_terminal_do_not_hit_nodes(nodes: Nodes) -> None:
     for number in (signal.SIGINT, signal.SIGHUP):
         process = helper(nodes, "fork", 2)
-        process.wait_for_log("helper is done")
-        os.killpg(process.pid, number)
-        process.wait()
+        try:
+            process.wait_for_log("helper is done")
+            os.killpg(process.pid, number)
+            process.wait()
+        finally:
+            process.kill()
         provider = nodes.provider(fork=False)
         assert len(nodes.processes()) == 2
         provider.close(stop_all=True)

@@ -32,9 +32,9 @@ class Process:
         env: Mapping[str, str] | None = None,
     ) -> None:
         self.log_path = log_path
-        words = [str(word) for word in argv]
-        if cwd is not None:
-            words = [program("env"), "-C", str(cwd), *words]
+        # Below nohup a process would be born deaf to SIGHUP.
+        place = [] if cwd is None else ["-C", str(cwd)]
+        words = [program("env"), "--default-signal=HUP", *place, *map(str, argv)]
         log_path.parent.mkdir(parents=True, exist_ok=True)
         with log_path.open("ab") as log:
             self._log_start = log.tell()

@@ -21,9 +21,11 @@ from tests.services.waiting import wait_for
 CTRL_C = "\x03"
 SHOW_CURSOR = "\x1b[?25h"
 HIDE_CURSOR = "\x1b[?25l"
-#: Makes the terminal that is stdin the session's own, so that its keys become signals.
+#: Makes the terminal that is stdin the session's own, so that its keys become signals; also where
+#: the tests themselves run below nohup.
 _OWN = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.argv[1], sys.argv[1:])
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -27,6 +28,7 @@ from celery_concurrent.fleets import Fleet
 from celery_concurrent.gpu.device import Inventory
 from celery_concurrent.knobs import Layer
 from celery_concurrent.limits import Limits
+from tests.services.waiting import wait_for
 
 
 class Engine:
@@ -362,12 +364,22 @@ def slow() -> Iterator[tuple[World, SlowBroker, list[int]]]:
         return look(reading)
 
     world.keeper.look = noted
+    with running(world):
+        yield world, broker, looks
+        world.scaler.stop()
+        broker.may_answer.release(100)
+
+
+@contextmanager
+def running(world: World) -> Iterator[None]:
+    """Its loop runs on a thread."""
     thread = threading.Thread(target=world.scaler.run)
     thread.start()
-    yield world, broker, looks
-    world.scaler.stop()
-    broker.may_answer.release(100)
-    thread.join(10)
+    try:
+        yield
+    finally:
+        world.scaler.stop()
+        thread.join(10)
     assert not thread.is_alive()
 
 
@@ -399,6 +411,17 @@ def test_a_reading_that_shows_an_arrival_is_the_one_that_is_decided_on(
     # Three questions: one for each look, and the one that is open.
     assert looks == [0, 1]
     assert len(world.engine.living()) == 1
+
+
+def test_who_asks_for_the_status_is_told_of_a_node_that_has_just_started(tmp_path: Any) -> None:
+    world = World()
+    desk = Desk(world.scaler, Overrides(tmp_path / "overrides.json"), lambda: world.engine.now)
+    with running(world):
+        for started in range(1, 4):
+            world.broker.backlogs["q"] = 20 * started
+            wait_for(lambda: len(world.engine.living()) == started)  # noqa: B023
+            (fleet,) = desk.handlers()["status"]()["fleets"]
+            assert [node["name"] for node in fleet["nodes"]] == world.engine.living()
 
 
 def test_the_loop_sleeps_though_a_node_has_crashed_that_nobody_needs_any_more() -> None:
