@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar, copy_context
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
 from celery._state import _task_stack
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: (id of the input, id of its root); set once per input, inherited by what it starts.
-INPUT_IDS: ContextVar[tuple[str, str] | None] = ContextVar("celery_concurrent_input", default=None)
+
+class Running(Protocol):
+    """An input in a node, as code below it needs to know it."""
+
+    id: str
+    root_id: str
+
+
+#: Set once per input, inherited by what it starts; in a node only.
+CURRENT_INPUT: ContextVar[Running | None] = ContextVar("celery_concurrent_input", default=None)
 
 
 def current_input_id() -> str | None:
@@ -20,18 +28,18 @@ def current_input_id() -> str | None:
 
     Works below an input everywhere: in child asyncio tasks and ``asyncio.to_thread`` too.
     """
-    ids = INPUT_IDS.get()
-    if ids is not None:
-        return ids[0]
+    running = CURRENT_INPUT.get()
+    if running is not None:
+        return running.id
     task = _task_stack.top  # other pools, apply() and task_always_eager
     return None if task is None else task.request.id
 
 
 def current_function_call_id() -> str | None:
     """The root id of the input that this code runs for: the first call of its workflow."""
-    ids = INPUT_IDS.get()
-    if ids is not None:
-        return ids[1]
+    running = CURRENT_INPUT.get()
+    if running is not None:
+        return running.root_id
     task = _task_stack.top
     return None if task is None else task.request.root_id or task.request.id
 

@@ -59,9 +59,9 @@ def get_local_input_concurrency() -> int:
 
 
 def _here(caller: str) -> tuple[NodePool, str]:
-    from celery_concurrent.pool.inputs import CURRENT_INPUT  # the pool is the worker's alone
+    from celery_concurrent.pool.inputs import current_input  # the pool is the worker's alone
 
-    current = CURRENT_INPUT.get()
+    current = current_input()
     if not _pools or current is None:
         raise InputOutsideError(
             f"{caller}() belongs below an input that runs in a node "

@@ -21,7 +21,7 @@ from celery_concurrent.gpu.device import Memory, MemorySource
 from celery_concurrent.gpu.guard import MARGIN, MemoryGuard, check_margin
 from celery_concurrent.gpu.simulated import UUID, SimulatedMemory
 from celery_concurrent.pool.core import NodePool
-from celery_concurrent.pool.inputs import CURRENT_INPUT
+from celery_concurrent.pool.inputs import current_input
 from celery_concurrent.worker.steps import NodeStep
 
 logger = get_logger(__name__)
@@ -166,7 +166,7 @@ class NodeGuard:
             self._heard(error)
 
     def _heard(self, error: object) -> None:
-        current = CURRENT_INPUT.get()
+        current = current_input()
         if current is None or not isinstance(error, BaseException):
             return  # it failed before it began, or for no error
         group = self._pool.slots.groups[current.group]

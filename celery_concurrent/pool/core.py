@@ -17,7 +17,7 @@ from celery.concurrency.base import BasePool
 from celery.worker import state as worker_state
 from kombu.asynchronous import get_event_loop
 
-from celery_concurrent import control, routing
+from celery_concurrent import control
 from celery_concurrent.marks import mark_of
 from celery_concurrent.pool.deadlines import Deadlines
 from celery_concurrent.pool.engine import Engine
@@ -26,6 +26,7 @@ from celery_concurrent.pool.hops import Hopper
 from celery_concurrent.pool.inbox import Inbox
 from celery_concurrent.pool.inputs import Input
 from celery_concurrent.pool.publishing import Hops
+from celery_concurrent.pool.shortcuts import Shortcuts, decoded_once
 from celery_concurrent.pool.slots import PLAIN, Slots
 from celery_concurrent.pool.status import Status
 from celery_concurrent.pool.threads import Threads
@@ -68,6 +69,7 @@ class NodePool(BasePool):
         self._hopper = Hopper(self.make_threads("concurrent-io", most=self.settings.io_threads))
         results = self.make_threads("concurrent-results", most=1)
         self._hops = Hops(self.app, self._hopper, results)
+        self._shortcuts = Shortcuts(self.app)
         self._tokens = itertools.count(1)
         self._stopping = False
         self._terminating = False
@@ -112,6 +114,7 @@ class NodePool(BasePool):
 
     def on_start(self) -> None:
         self._hops.install()
+        self._shortcuts.install()
         control.attach(self)
         if self._is_without_hub:
             self.inbox.start_thread()
@@ -120,7 +123,7 @@ class NodePool(BasePool):
     def register_with_event_loop(self, loop: Any) -> None:
         self.inbox.attach(loop)
 
-    def on_apply(
+    def apply_async(
         self,
         target: Callable[..., Any],
         args: Any = None,
@@ -160,7 +163,7 @@ class NodePool(BasePool):
     ) -> Input:
         task = request.task
         mark = mark_of(task)
-        group = routing.group_of(task, PLAIN)
+        group = PLAIN if mark is None else mark.group or task.name
         return Input(
             id=request.id,
             name=request.name,
@@ -169,7 +172,7 @@ class NodePool(BasePool):
             group=group if group in self.slots.groups else PLAIN,
             is_async=mark is not None and mark.is_async,
             target=target,
-            args=tuple(args or ()),
+            args=decoded_once(request, args),
             request=request,
             token=next(self._tokens),
             soft_limit=soft_limit or self.options.get("soft_timeout"),
@@ -284,6 +287,7 @@ class NodePool(BasePool):
         self.close_runners()
         self._deadlines.close()
         self._hopper.close()
+        self._shortcuts.uninstall()
         self._hops.uninstall()
         self.inbox.close()
         control.detach(self)

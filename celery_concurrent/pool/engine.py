@@ -19,9 +19,9 @@ from typing import Any, Protocol
 from celery.utils.log import get_logger
 from celery.worker import state as worker_state
 
-from celery_concurrent.context import INPUT_IDS
+from celery_concurrent.context import CURRENT_INPUT
 from celery_concurrent.pool.inbox import Inbox
-from celery_concurrent.pool.inputs import CURRENT_INPUT, LOST, Hold, Input
+from celery_concurrent.pool.inputs import LOST, Hold, Input
 from celery_concurrent.pool.outcomes import Outcome, run_tracer
 from celery_concurrent.pool.redeliveries import Redeliveries
 from celery_concurrent.pool.slots import Slots
@@ -186,7 +186,7 @@ class Engine:
             return False
         self._time_limits.start(input)
         context = self._context.copy()
-        context.run(_set_context, input)
+        context.run(CURRENT_INPUT.set, input)
         work = partial(self._run, input)
         if input.is_async:
             self._runners.run_async(input, context, work)
@@ -229,8 +229,3 @@ def _forget(request: Any) -> None:
     """Celery counts it no more; another delivery of the input may be in its place by now."""
     if worker_state.requests.get(request.id) is request:
         worker_state.task_ready(request)
-
-
-def _set_context(input: Input) -> None:
-    INPUT_IDS.set((input.id, input.root_id))
-    CURRENT_INPUT.set(input)

@@ -13,16 +13,13 @@ import functools
 import threading
 import time
 from collections.abc import Callable
-from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
+from celery_concurrent.context import CURRENT_INPUT
 from celery_concurrent.errors import InputCancellation
 
 #: Why an input is ended whose message is no longer this node's.
 LOST = "its lease has lapsed, and it is another node's by now"
-
-#: The input that this code runs for, in the node; set with its ids.
-CURRENT_INPUT: ContextVar[Input | None] = ContextVar("celery_concurrent_running", default=None)
 
 
 class Hold(Protocol):
@@ -190,6 +187,11 @@ class Input:
             return True
 
 
+def current_input() -> Input | None:
+    """The input that this code runs for; None outside of a node's inputs."""
+    return cast("Input | None", CURRENT_INPUT.get())
+
+
 def guarded(run: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a task's ``run`` so that an input is interruptible exactly while it runs."""
     if hasattr(run, "__guarded__"):
@@ -197,7 +199,7 @@ def guarded(run: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(run)
     def guard(*args: Any, **kwargs: Any) -> Any:
-        current = CURRENT_INPUT.get()
+        current = current_input()
         if current is None or current.entered:  # not in a node, or called by a task's code
             return run(*args, **kwargs)
         try:

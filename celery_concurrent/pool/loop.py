@@ -15,7 +15,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.log import get_logger
 
 from celery_concurrent.bridge import Tracing
-from celery_concurrent.context import INPUT_IDS
+from celery_concurrent.context import CURRENT_INPUT
 from celery_concurrent.pool.inputs import Input
 
 logger = get_logger(__name__)
@@ -48,7 +48,7 @@ class AsyncInputs:
         self.loop = loop
         self._starting: deque[tuple[Input, contextvars.Context, Callable[[], None]]] = deque()
         self._wake_pending = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None] | None] = set()
 
     def start(self, input: Input, context: contextvars.Context, call: Callable[[], None]) -> None:
         """Run ``call``, which must not raise, in a greenlet of the input's own asyncio task."""
@@ -76,15 +76,16 @@ class AsyncInputs:
 
     def _start(self, input: Input, call: Callable[[], None]) -> None:
         interrupter = TaskInterrupter(self.loop, input)
-        task = self.loop.create_task(_trace(call, interrupter), name=f"{_INPUT}{input}")
+        task = self.loop.create_task(self._trace(call, interrupter), name=f"{_INPUT}{input}")
         interrupter.task = task
         input.interrupter = interrupter
         self._tasks.add(task)  # the loop itself holds its tasks by weak references only
-        task.add_done_callback(self._tasks.discard)
 
-
-async def _trace(call: Callable[[], None], interrupter: TaskInterrupter) -> None:
-    await Tracing(call, interrupter.translate)
+    async def _trace(self, call: Callable[[], None], interrupter: TaskInterrupter) -> None:
+        try:
+            await Tracing(call, interrupter.translate)
+        finally:
+            self._tasks.discard(interrupter.task)
 
 
 class TaskInterrupter:
@@ -195,5 +196,5 @@ def _describe(task: asyncio.Task[Any]) -> str:
     context = getattr(task, "get_context", None)  # from Python 3.12
     if name.startswith(_INPUT) or context is None:
         return name
-    ids = context().get(INPUT_IDS)
-    return name if ids is None else f"{name} of input {ids[0]}"
+    input = context().get(CURRENT_INPUT)
+    return name if input is None else f"{name} of input {input.id}"

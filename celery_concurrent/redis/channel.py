@@ -20,9 +20,7 @@ channel may consume and nothing is in flight, ``_brpop_read`` when its socket is
 from __future__ import annotations
 
 import enum
-import sys
 from collections import deque
-from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -32,10 +30,11 @@ from celery.utils.log import get_logger
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import loads
 from redis import exceptions
 from redis.exceptions import NoScriptError, ResponseError
 
+from celery_concurrent.quickjson import loads
+from celery_concurrent.redis import envelopes
 from celery_concurrent.redis.holdings import Holdings
 from celery_concurrent.redis.leases import Leases
 from celery_concurrent.redis.ledger import Ledger
@@ -135,7 +134,7 @@ class AtomicChannel(kombu_redis.Channel):
         #: The tags that it acknowledges.
         self._acked: list[str] = []
         #: What was in the answer and has not reached the consumer, by queue.
-        self._undelivered: deque[tuple[str, bytes]] = deque()
+        self._undelivered: deque[tuple[str, bytes, dict[str, Any] | None]] = deque()
         super().__init__(connection)
         self._holdings = Holdings(self)
         self._record = self._new_record()
@@ -153,9 +152,9 @@ class AtomicChannel(kombu_redis.Channel):
         messages = dict(self.qos._delivered)
         self.qos._delivered.clear()
         while self._undelivered:
-            _, message = self._undelivered.popleft()
-            with suppress(Exception):  # no message, as _deliver would tell
-                messages[loads(bytes_to_str(message))["properties"]["delivery_tag"]] = None
+            _, _, envelope = self._undelivered.popleft()
+            if envelope is not None:
+                messages[envelope["properties"]["delivery_tag"]] = None
         return messages, self._lost_take()
 
     def recover(self, lost: LostTake) -> list[str]:
@@ -312,24 +311,22 @@ class AtomicChannel(kombu_redis.Channel):
             self._rest()
         if not reply:
             raise kombu_redis.Empty
-        for place, message in zip(reply[::2], reply[1::2], strict=True):
-            self._undelivered.append((self._queues[place % len(self._queues)], message))
+        messages = reply[1::2]
+        for place, message, envelope in zip(
+            reply[::2], messages, envelopes.read(messages), strict=True
+        ):
+            queue = self._queues[place % len(self._queues)]
+            self._undelivered.append((queue, message, envelope))
         while self._undelivered:
             self._deliver(*self._undelivered.popleft())
         return True
 
-    def _deliver(self, queue: str, message: bytes) -> None:
-        try:
-            payload = loads(bytes_to_str(message))
-            payload["properties"]["delivery_tag"], payload["properties"]["delivery_info"]
-            _intern_names(payload.get("headers"))
-        except Exception:
-            logger.critical(
-                "queue %s held what is no message, dropped: %.4096r", queue, message, exc_info=True
-            )
+    def _deliver(self, queue: str, message: bytes, envelope: dict[str, Any] | None) -> None:
+        if envelope is None:
+            logger.critical("queue %s held what is no message, dropped: %.4096r", queue, message)
             return
         self._queue_cycle.rotate(queue)
-        self.connection._deliver(payload, queue)
+        self.connection._deliver(envelope, queue)
 
     @property
     def _is_tracked(self) -> bool:
@@ -368,11 +365,3 @@ class AtomicChannel(kombu_redis.Channel):
         params = super()._connparams(asynchronous)
         # RESP3 would push to a tracking connection, between answers, that its redirection broke.
         return {**params, "protocol": 2} if asynchronous else params
-
-
-def _intern_names(headers: Any) -> None:
-    """Keep each name in memory once, however many messages wait: 1 kB less for each."""
-    if isinstance(headers, dict):
-        named = {sys.intern(name): value for name, value in headers.items()}
-        headers.clear()
-        headers.update(named)

@@ -1,9 +1,9 @@
 """Results of many inputs in one round trip to Redis.
 
 Celery's own code decides what is stored (it never overwrites a stored success, and knows of
-expiry, waiters, ``result_extended`` and serializers): for a batch it runs on a backend whose
-client answers reads from one MGET and records writes into one pipeline. When a batch fails,
-each of its results is stored in the plain way, with Celery's own retries.
+expiry, waiters, ``result_extended`` and serializers): for a batch it runs on a backend that
+answers reads from one MGET and collects writes, which go out together (:mod:`.storing`). When a
+batch fails, each of its results is stored in the plain way, with Celery's own retries.
 """
 
 from __future__ import annotations
@@ -13,18 +13,16 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from celery.backends.base import _is_request_ignore_result
 from celery.states import SUCCESS
 
 from celery_concurrent.bridge import Unbroken, in_tracer, wait_for_future
 from celery_concurrent.pool.hops import Hopper, HoppingBackend, Outcome
-from celery_concurrent.pool.inputs import CURRENT_INPUT
+from celery_concurrent.pool.inputs import current_input
 from celery_concurrent.pool.threads import Threads
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from celery_concurrent.redis.storing import Storing, Write
 
 #: Seconds for which an input counts as young: no broker has delivered it to another node.
 YOUNG = 2.0
@@ -54,48 +52,38 @@ class Result:
 
 
 class Recorder:
-    """A Redis client for Celery's backend: reads were made before, writes are collected.
+    """Stands in a RedisBackend for Redis: reads were made before, writes are collected.
 
-    Its writes are those of ``RedisBackend._set`` (Celery 5.6 and 5.7), as plain commands:
-    redis-py warns at each call of ``setex``.
+    Args:
+        backend: made for it alone. Touched are its ``client``, ``ensure`` and ``_set``, as they are
+            called in Celery 5.6 and 5.7.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
+        self.writes: list[Write] = []
         self._values: dict[Any, Any] = {}
-        self._pipe: Any = None
+        backend.client = self  # in the place of a cached property
+        backend.ensure = self.ensure
+        backend._set = self.set
 
-    def record(self, values: dict[Any, Any], pipe: Any) -> None:
-        """Answer reads from ``values`` and collect writes in ``pipe``."""
-        self._values, self._pipe = values, pipe
+    def begin(self, values: dict[Any, Any]) -> None:
+        """Answer reads from ``values``, and collect anew."""
+        self._values, self.writes = values, []
 
     def get(self, key: Any) -> Any:
         """What the key held when the batch began."""
         return self._values.get(key)
 
-    def pipeline(self, *_: Any, **__: Any) -> Recorder:
-        """Celery's own pipeline is part of the batch's."""
-        return self
+    @staticmethod
+    def ensure(function: Callable[..., Any], args: tuple[Any, ...], **_: Any) -> Any:
+        """Nothing is tried again here: the batch is, as a whole."""
+        return function(*args)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing to reset: the batch executes as a whole."""
-
-    def execute(self) -> None:
-        """Later, with the batch."""
-
-    def setex(self, key: Any, seconds: int, value: Any) -> None:
-        """Store a value that expires."""
-        self._pipe.execute_command("SETEX", key, seconds, value)
-
-    def set(self, key: Any, value: Any) -> None:
-        """Store a value for good."""
-        self._pipe.execute_command("SET", key, value)
-
-    def publish(self, channel: Any, message: Any) -> None:
-        """Tell those who wait for the result."""
-        self._pipe.execute_command("PUBLISH", channel, message)
+    def set(self, key: Any, value: Any, expires: Any = None) -> None:
+        """Store a result, and tell those who wait for it."""
+        seconds = self.backend.expires if expires is None else expires
+        self.writes.append(Write(key, value, int(seconds or 0)))
 
 
 class ResultWriter:
@@ -112,9 +100,8 @@ class ResultWriter:
 
     def __init__(self, make_backend: Callable[[], Any], thread: Threads, hopper: Hopper) -> None:
         self._plain = make_backend()
-        self._recorder = Recorder()
-        self._recording = make_backend()
-        self._recording.client = self._recorder  # in the place of a cached property
+        self._recorder = Recorder(make_backend())
+        self._storing = Storing()
         self._thread = thread
         self._hopper = hopper
         self._lock = threading.Lock()
@@ -187,15 +174,13 @@ class ResultWriter:
                 result.outcome = _outcome_of(self._plain.store_result, result)
 
     def _write_together(self, batch: list[Result]) -> None:
-        client = self._plain.client
+        client, recorder = self._plain.client, self._recorder
         keys = [result.key for result in batch if result.may_be_stored]
-        values = dict(zip(keys, client.mget(keys), strict=True)) if keys else {}
-        with client.pipeline(transaction=False) as pipe:
-            self._recorder.record(values, pipe)
-            for result in batch:
-                # A result that cannot be encoded is that input's failure, not the batch's.
-                result.outcome = _outcome_of(self._recording.store_result, result)
-            pipe.execute()
+        recorder.begin(dict(zip(keys, client.mget(keys), strict=True)) if keys else {})
+        for result in batch:
+            # A result that cannot be encoded is that input's failure, not the batch's.
+            result.outcome = _outcome_of(recorder.backend.store_result, result)
+        self._storing.write(client, recorder.writes)
 
 
 class BatchingBackend(HoppingBackend):
@@ -231,7 +216,7 @@ def _may_be_stored(arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> bool:
     most results need no look, and no round trip for it.
     """
     (_, _, state, *_), kwargs = arguments
-    request, input = kwargs.get("request"), CURRENT_INPUT.get()
+    request, input = kwargs.get("request"), current_input()
     if state != SUCCESS or request is None or input is None:
         return True
     redelivered = (request.delivery_info or {}).get("redelivered")
@@ -240,7 +225,7 @@ def _may_be_stored(arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> bool:
 
 def _is_interruptible() -> bool:
     """Whether a time limit may be raised right here, for the user's function is running."""
-    input = CURRENT_INPUT.get()
+    input = current_input()
     return input is None or not input.left
 
 

@@ -20,11 +20,11 @@ from celery.utils.quorum_queues import detect_quorum_queues
 from celery.worker import state as worker_state
 from celery.worker.consumer import Consumer
 from celery.worker.consumer.tasks import Tasks
-from vine import ppartial
 
 from celery_concurrent import routing
 from celery_concurrent.pool.core import NodePool
 from celery_concurrent.pool.inputs import guarded
+from celery_concurrent.pool.shortcuts import decode_quickly
 from celery_concurrent.pool.slots import PLAIN
 from celery_concurrent.redis.fetching import RedisFetching
 from celery_concurrent.redis.polling import poll_open_sockets
@@ -63,6 +63,7 @@ class NodeConsumer(Consumer):
         self._redis = RedisFetching(partial(leases_of, node_pool(self), self.hostname))
         self._has_events = False
         self._hub_turns = False
+        self._disables_prefetch = bool(self.app.conf.worker_disable_prefetch)
         pool = node_pool(self)
         pool.inbox.after_drain = self._after_settling
         pool.on_closed.append(self._redis.close)
@@ -132,7 +133,7 @@ class NodeConsumer(Consumer):
     def _fetch_limit(self, lane: plan.Lane) -> int:
         groups = node_pool(self).slots.groups
         plain_factor = 1
-        if not self.app.conf.worker_disable_prefetch:
+        if not self._disables_prefetch:
             plain_factor = self.prefetch_multiplier or 0
         limit = sum(
             groups[name].allowed * (plain_factor if name == PLAIN else 1) for name in lane.groups
@@ -198,6 +199,7 @@ class NodeConsumer(Consumer):
 
         def handle_or_drop(message: Any) -> None:
             try:
+                decode_quickly(message)
                 _check_form(message)
                 handle(message)
             except broken:
@@ -225,12 +227,11 @@ class NodeConsumer(Consumer):
 
     def call_soon(self, p: Any, *args: Any, **kwargs: Any) -> Any:
         """Acks and rejects: at once on the settling thread, in order from any other."""
-        call = ppartial(p, *args, **kwargs)
         inbox = node_pool(self).inbox
         if inbox.is_here:
-            call()
-        else:
-            inbox.post(call)
+            return p(*args, **kwargs)
+        call = partial(p, *args, **kwargs)
+        inbox.post(call)
         return call
 
     call_soon_ack = call_soon

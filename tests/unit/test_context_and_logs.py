@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,15 +13,15 @@ from celery import current_task
 from celery._state import _task_stack
 
 from celery_concurrent import concurrent, current_function_call_id, current_input_id, logs
-from celery_concurrent.context import INPUT_IDS, carried
+from celery_concurrent.context import CURRENT_INPUT, carried
 
 
 @pytest.fixture
 def ids() -> Iterator[tuple[str, str]]:
     """The ids of an input of a node, set here."""
-    token = INPUT_IDS.set(("input", "root"))
+    token = CURRENT_INPUT.set(SimpleNamespace(id="input", root_id="root"))
     yield ("input", "root")
-    INPUT_IDS.reset(token)
+    CURRENT_INPUT.reset(token)
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from celery_concurrent import InputCancellation
-from celery_concurrent.pool.inputs import CURRENT_INPUT, Input, guarded
+from celery_concurrent.context import CURRENT_INPUT
+from celery_concurrent.pool.inputs import Input, guarded
 
 
 class SoftLimitError(Exception):

@@ -1,0 +1,105 @@
+"""What Celery works out anew for every input, worked out once while a node runs.
+
+Touched, in the node's process only, and put back at its end (Celery 5.6 and 5.7, kombu 5.7):
+
+- kombu's JSON, where it is its own: it makes a ``json.JSONDecoder`` or encoder per text, and each
+  input is four of them;
+- ``Context._get_custom_headers``, which builds the set of Celery's own names per input;
+- ``app.uses_utc_timezone``, which looks the time zone up per input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from celery.app.task import Context
+from kombu import serialization
+from kombu.utils import json as kombu_json
+
+from celery_concurrent import quickjson
+
+#: What a request holds beside the user's own headers.
+_OWN = frozenset({*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"})
+
+
+class Shortcuts:
+    """Takes them for one app.
+
+    Args:
+        app: the Celery app of the node.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._custom_headers = Context._get_custom_headers
+
+    def install(self) -> None:
+        """From now on."""
+        _replace_json(kombu_json, quickjson)
+        Context._get_custom_headers = custom_headers
+        uses_utc = self._app.uses_utc_timezone()
+        self._app.uses_utc_timezone = lambda: uses_utc
+
+    def uninstall(self) -> None:
+        """Put everything back."""
+        _replace_json(quickjson, kombu_json)
+        Context._get_custom_headers = self._custom_headers
+        vars(self._app).pop("uses_utc_timezone", None)
+
+
+def _replace_json(old: Any, new: Any) -> None:
+    """Have kombu read and write JSON by another module, unless it does by a third."""
+    registry = serialization.registry
+    encoder = registry._encoders.get("json")
+    if encoder is None or encoder.encoder is not old.dumps:
+        return
+    if registry._decoders.get(encoder.content_type) is not old.loads:
+        return
+    registry.register("json", new.dumps, new.loads, encoder.content_type, encoder.content_encoding)
+
+
+def custom_headers(_context: Context, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
+    """The headers of a request that are the user's; None where there are none."""
+    return {
+        name: value for name, value in dict(*args, **kwargs).items() if name not in _OWN
+    } or None
+
+
+def decode_quickly(message: Any) -> None:
+    """Decode a body of plain JSON, and leave every other to kombu, which finds it decoded then.
+
+    Touches ``Message._decoded_cache`` (kombu 5.7).
+    """
+    decoder = serialization.registry._decoders.get(message.content_type)
+    if decoder is quickjson.loads and message.accept and message.content_type in message.accept:
+        with suppress(ValueError):  # kombu says what is wrong with it
+            message._decoded_cache = quickjson.loads(message.body)
+
+
+#: What cannot be changed by who is given it.
+_UNCHANGING = frozenset({str, int, float, bool, type(None)})
+
+
+def decoded_once(request: Any, args: Sequence[Any]) -> tuple[Any, ...]:
+    """What Celery's tracer is called with: the decoded body, where a second look changes nothing.
+
+    Celery decodes a body for the request, and again for the function, so that what the function
+    does to its arguments does not show in the request. Where all are plain values it cannot do
+    anything to them.
+
+    Args:
+        request: Celery's.
+        args: the task's name, the id, the request's fields, the body, its content type and
+            encoding, as Celery's requests pass them to pools (5.6 and 5.7).
+    """
+    payload = request.message.payload
+    name, id, fields, _, content_type, _ = args
+    if not content_type or type(payload) is not list or len(payload) != 3:
+        return tuple(args)
+    positional, named, embedded = payload
+    for values in (positional, named.values(), (embedded or {}).values()):
+        if not _UNCHANGING.issuperset(map(type, values)):
+            return tuple(args)
+    return name, id, fields, ([*positional], {**named}, {**(embedded or {})}), None, None

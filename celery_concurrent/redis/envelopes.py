@@ -1,0 +1,48 @@
+"""What stands in kombu's lists in Redis: a JSON object per message, with its body inside."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from kombu.utils.encoding import bytes_to_str
+
+from celery_concurrent.quickjson import loads
+
+#: From so many on they are read as one text: names that stand in all of them are then made once,
+#: which takes less time, and 1 kB less for each message that waits.
+MANY = 8
+
+
+def read(messages: Sequence[bytes]) -> list[dict[str, Any] | None]:
+    """The envelopes of these messages, in order; None for what is none."""
+    return (_read_together(messages) if len(messages) >= MANY else None) or [
+        _read(message) for message in messages
+    ]
+
+
+def _read_together(messages: Sequence[bytes]) -> list[dict[str, Any] | None] | None:
+    """The same at once; None where not every message is an envelope by itself."""
+    with suppress(Exception):
+        envelopes: list[Any] = loads(f"[{','.join(map(bytes_to_str, messages))}]")
+        # Two halves of a message would be one here. By its tag each is known to be its own.
+        if len(envelopes) == len(messages) and all(
+            envelope["properties"]["delivery_info"] is not None
+            and envelope["properties"]["delivery_tag"].encode() in message
+            for envelope, message in zip(envelopes, messages, strict=True)
+        ):
+            return envelopes
+    return None
+
+
+def _read(message: bytes) -> dict[str, Any] | None:
+    with suppress(Exception):
+        envelope = loads(bytes_to_str(message))
+        envelope["properties"]["delivery_tag"], envelope["properties"]["delivery_info"]
+        headers = envelope.get("headers")
+        if isinstance(headers, dict):
+            envelope["headers"] = {sys.intern(name): value for name, value in headers.items()}
+        return dict(envelope)
+    return None

@@ -1,0 +1,102 @@
+"""Writing results to Redis, many in one command."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from celery.utils.log import get_logger
+from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
+
+logger = get_logger(__name__)
+
+#: Results in one script call at the most, and bytes of them, which bound how long it holds up
+#: other clients.
+MOST_RESULTS = 100
+MOST_BYTES = 1_000_000
+
+#: Stores results, and tells who waits for them, as ``RedisBackend._set`` does (Celery 5.6, 5.7).
+#: KEYS: the results' keys. ARGV: seconds that one is kept, 0 for good, and its value, by turns.
+_STORE = """
+for place, key in ipairs(KEYS) do
+    local seconds, value = ARGV[2 * place - 1], ARGV[2 * place]
+    if seconds == '0' then redis.call('SET', key, value)
+    else redis.call('SETEX', key, seconds, value) end
+    redis.call('PUBLISH', key, value)
+end
+"""
+_STORE_SHA = hashlib.sha1(_STORE.encode(), usedforsecurity=False).hexdigest()
+
+
+class Write(NamedTuple):
+    """One result: its key, its value, and the seconds that it is kept, 0 for good."""
+
+    key: str | bytes
+    value: str | bytes
+    seconds: int
+
+
+class Storing:
+    """Writes results; by a script, where Redis runs scripts for us.
+
+    A script is told a value once, for its key and for those who wait, and answers once.
+    """
+
+    def __init__(self) -> None:
+        self._by_script = True
+
+    def write(self, client: Any, writes: Sequence[Write]) -> None:
+        """Have all of them stored when this returns.
+
+        Raises:
+            redis.exceptions.RedisError: some may be.
+        """
+        if self._by_script:
+            try:
+                for some in _portions(writes):
+                    self._call(client, some)
+            except ResponseError as error:
+                if not _is_refusal(error):
+                    raise
+                logger.info("Redis runs no scripts for this node's results: %s", error)
+                self._by_script = False
+        if not self._by_script:
+            self._pipeline(client, writes)
+
+    @staticmethod
+    def _call(client: Any, writes: Sequence[Write]) -> None:
+        keys = [write.key for write in writes]
+        values = [word for write in writes for word in (write.seconds, write.value)]
+        try:
+            client.execute_command("EVALSHA", _STORE_SHA, len(keys), *keys, *values)
+        except NoScriptError:
+            client.execute_command("EVAL", _STORE, len(keys), *keys, *values)
+
+    @staticmethod
+    def _pipeline(client: Any, writes: Sequence[Write]) -> None:
+        # As plain commands: redis-py warns at each call of ``setex``.
+        with client.pipeline(transaction=False) as pipe:
+            for key, value, seconds in writes:
+                if seconds:
+                    pipe.execute_command("SETEX", key, seconds, value)
+                else:
+                    pipe.execute_command("SET", key, value)
+                pipe.execute_command("PUBLISH", key, value)
+            pipe.execute()
+
+
+def _portions(writes: Sequence[Write]) -> Iterator[Sequence[Write]]:
+    first = size = 0
+    for place, write in enumerate(writes):
+        is_full = place - first == MOST_RESULTS or size + len(write.value) > MOST_BYTES
+        if is_full and place > first:
+            yield writes[first:place]
+            first, size = place, 0
+        size += len(write.value)
+    if first < len(writes):
+        yield writes[first:]
+
+
+def _is_refusal(error: ResponseError) -> bool:
+    return isinstance(error, NoPermissionError) or "unknown command" in str(error).lower()

@@ -1,0 +1,59 @@
+"""Reading what stands in kombu's lists in Redis, many at once."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from celery_concurrent.redis import envelopes
+from celery_concurrent.redis.envelopes import MANY
+
+
+def message(tag: str, **more: Any) -> bytes:
+    properties = {"delivery_tag": tag, "delivery_info": {"exchange": "", "routing_key": "q"}}
+    return json.dumps(
+        {"body": "", "headers": {"id": tag}, "properties": properties, **more}
+    ).encode()
+
+
+def tags(messages: list[bytes]) -> list[str | None]:
+    return [
+        None if envelope is None else envelope["properties"]["delivery_tag"]
+        for envelope in envelopes.read(messages)
+    ]
+
+
+NONE = [b"", b"{", b"1", b"[]", b"{}", b"\xff", b'{"properties": {}}', b'{"properties": 1}']
+
+
+@given(st.lists(st.none() | st.sampled_from(NONE), max_size=3 * MANY))
+def test_each_message_is_read_and_what_is_none_is_none(drawn: list[bytes | None]) -> None:
+    messages = [message(f"tag-{i}") if each is None else each for i, each in enumerate(drawn)]
+    expected = [f"tag-{i}" if each is None else None for i, each in enumerate(drawn)]
+    assert tags(messages) == expected
+
+
+def test_halves_that_make_a_message_together_are_none() -> None:
+    """Their number is right, and each is read as one that it is not."""
+    whole = message("a")
+    first, second = whole[:20], whole[20:].lstrip(b", ")
+    two = message("b") + b"," + message("c")
+    rest = [message(str(i)) for i in range(MANY)]
+    assert tags([first, second, two, *rest]) == [None, None, None, *map(str, range(MANY))]
+
+
+def test_many_messages_share_the_names_of_their_fields() -> None:
+    found = envelopes.read([message(str(i), own=i) for i in range(MANY)])
+    names = [{id(name) for name in each} for each in found if each is not None]
+    assert names == [names[0]] * MANY
+
+
+def test_few_messages_share_them_with_all_others() -> None:
+    first, second = (envelopes.read([message(tag)])[0] for tag in "ab")
+    assert first is not None
+    assert second is not None
+    ids = [[id(name) for name in each["headers"]] for each in (first, second)]
+    assert ids[0] == ids[1]

@@ -1,0 +1,152 @@
+"""What Celery works out for every input, worked out once: the same answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.app.task import Context
+from kombu import serialization
+from kombu.exceptions import ContentDisallowed, DecodeError
+from kombu.message import Message
+from kombu.utils import json as kombu_json
+
+from celery_concurrent import quickjson
+from celery_concurrent.pool.shortcuts import (
+    Shortcuts,
+    custom_headers,
+    decode_quickly,
+    decoded_once,
+)
+
+theirs = Context._get_custom_headers
+NOTHING = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+
+
+@pytest.fixture
+def app() -> Iterator[Celery]:
+    app = Celery(set_as_current=False)
+    shortcuts = Shortcuts(app)
+    shortcuts.install()
+    yield app
+    shortcuts.uninstall()
+
+
+@pytest.mark.parametrize(
+    "request_fields",
+    [
+        {},
+        {"id": "1", "task": "t", "lang": "py", "argsrepr": "()", "kwargsrepr": "{}"},
+        {"id": "1", "tenant": "acme", "trace": {"a": 1}, "compression": None},
+        {"id": "1", "get": 1, "children": 2, "own": None},
+    ],
+)
+def test_the_users_headers_are_those_that_celery_finds(request_fields: dict[str, Any]) -> None:
+    context = Context({})
+    assert custom_headers(context, request_fields) == theirs(context, request_fields)
+    more = {**request_fields, "extra": "x"}
+    assert custom_headers(context, request_fields, extra="x") == theirs(context, more)
+    assert custom_headers(context, list(more.items())) == theirs(context, more)
+
+
+def test_a_request_has_its_headers_while_a_node_runs(app: Celery) -> None:
+    assert Context._get_custom_headers is custom_headers
+    assert Context({"id": "1", "tenant": "acme"}).headers == {"tenant": "acme"}
+    assert Context({"id": "1"}).headers is None
+
+
+def test_the_time_zone_is_asked_once(app: Celery) -> None:
+    assert app.uses_utc_timezone() is Celery(set_as_current=False).uses_utc_timezone() is True
+
+
+def test_everything_is_put_back() -> None:
+    app = Celery(set_as_current=False)
+    shortcuts = Shortcuts(app)
+    shortcuts.install()
+    assert serialization.registry._decoders["application/json"] is quickjson.loads
+    shortcuts.uninstall()
+    assert serialization.registry._decoders["application/json"] is kombu_json.loads
+    assert serialization.registry._encoders["json"].encoder is kombu_json.dumps
+    assert Context._get_custom_headers is theirs
+    assert "uses_utc_timezone" not in vars(app)
+
+
+def test_a_json_of_the_users_own_stays() -> None:
+    registry = serialization.registry
+    try:
+        registry.register("json", json.dumps, json.loads, "application/json", "utf-8")
+        shortcuts = Shortcuts(Celery(set_as_current=False))
+        shortcuts.install()
+        assert registry._decoders["application/json"] is json.loads
+        message = made(b"[[], {}, {}]")
+        decode_quickly(message)
+        assert message._decoded_cache is None
+        shortcuts.uninstall()
+        assert registry._decoders["application/json"] is json.loads
+    finally:
+        serialization.register_json()
+
+
+def made(body: bytes, **more: Any) -> Message:
+    said = {"accept": {"application/json"}, "content_type": "application/json", **more}
+    return Message(body, content_encoding="utf-8", **said)
+
+
+def test_a_body_is_decoded_as_kombu_would(app: Celery) -> None:
+    message = made(b'[[{"__type__": "uuid", "__value__": {"hex": "%s"}}], {}, {}]' % (b"0" * 32))
+    expected = message.decode()
+    message._decoded_cache = None
+    decode_quickly(message)
+    assert message._decoded_cache == message.payload == expected
+
+
+def test_what_is_not_accepted_is_not_decoded(app: Celery) -> None:
+    message = made(b"[[], {}, {}]", accept={"application/x-yaml"})
+    decode_quickly(message)
+    with pytest.raises(ContentDisallowed):
+        _ = message.payload
+
+
+def test_what_is_no_json_is_kombus_to_refuse(app: Celery) -> None:
+    message = made(b"[[], {}")
+    decode_quickly(message)
+    with pytest.raises(DecodeError):
+        _ = message.payload
+
+
+def once(payload: Any, content_type: str | None = "application/json") -> tuple[Any, ...]:
+    body = json.dumps(payload).encode()
+    request = SimpleNamespace(message=SimpleNamespace(payload=payload))
+    return decoded_once(request, ("task", "id", {}, body, content_type, "utf-8"))
+
+
+def test_a_body_of_plain_values_is_decoded_once() -> None:
+    payload = [[1, "two", 3.0, None, True], {"named": "value"}, NOTHING]
+    *_, body, content_type, encoding = once(payload)
+    assert (body, content_type, encoding) == (tuple(payload), None, None)
+    # What the tracer adds and removes does not show in the request.
+    assert not any(mine is theirs for mine, theirs in zip(body, payload, strict=True))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        [[[1, 2]], {}, NOTHING],
+        [[], {"named": {"a": 1}}, NOTHING],
+        [[], {}, {**NOTHING, "chain": [{"task": "next"}]}],
+        [[], {}],
+    ],
+)
+def test_what_a_function_may_change_is_decoded_for_it_alone(payload: Any) -> None:
+    *_, body, content_type, _ = once(payload)
+    assert (body, content_type) == (json.dumps(payload).encode(), "application/json")
+
+
+def test_what_came_decoded_is_passed_on() -> None:
+    args: tuple[Any, ...] = ("task", "id", {}, ([], {}, {}), None, None)
+    request = SimpleNamespace(message=SimpleNamespace(payload={"args": []}))
+    assert decoded_once(request, args) == args
