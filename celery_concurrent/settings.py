@@ -18,12 +18,12 @@ class NodeSettings:
             ``worker_eta_task_limit`` goes before it.
         stuck_timeout: seconds that an input may outlive its hard time limit or its
             cancellation before the node drains and exits.
-        redis_atomic_take: whether inputs are taken from Redis by a script that registers them
-            as unacknowledged in the same step. False is kombu's own way, which loses an input
-            when the node dies between the two, and gives back what a dead node had taken after
-            the visibility timeout.
+        batching: whether inputs are taken, acknowledged and their results stored many at once.
+            False is Celery's and kombu's own way: one by one. On Redis it loses an input when the
+            node dies between taking it and registering it, and gives back what a dead node had
+            taken after the visibility timeout.
         redis_lease: seconds without a sign of life of a node after which others put back what it
-            has taken from Redis in that way.
+            has taken from Redis, with batching.
 
     Raises:
         ConfigurationError: a value of another type or out of range, with the setting's name.
@@ -32,7 +32,7 @@ class NodeSettings:
     io_threads: int = 4
     eta_limit: int = 1000
     stuck_timeout: float = 60.0
-    redis_atomic_take: bool = True
+    batching: bool = True
     redis_lease: float = 10.0
 
     def __post_init__(self) -> None:
@@ -40,10 +40,8 @@ class NodeSettings:
         self._require_number("eta_limit", int, least=0)
         self._require_number("stuck_timeout", float, least=0)
         self._require_number("redis_lease", float, least=1)
-        if not isinstance(self.redis_atomic_take, bool):
-            raise ConfigurationError(
-                f"concurrent_redis_atomic_take={self.redis_atomic_take!r} must be True or False"
-            )
+        if not isinstance(self.batching, bool):
+            raise ConfigurationError(f"concurrent_batching={self.batching!r} must be True or False")
 
     @classmethod
     def of(cls, app: Any) -> NodeSettings:

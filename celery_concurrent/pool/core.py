@@ -67,7 +67,9 @@ class NodePool(BasePool):
             drain=_drain_node,
         )
         self._hopper = Hopper(self.make_threads("concurrent-io", most=self.settings.io_threads))
-        results = self.make_threads("concurrent-results", most=1)
+        results = None
+        if self.settings.batching:
+            results = self.make_threads("concurrent-results", most=1)
         self._hops = Hops(self.app, self._hopper, results)
         self._shortcuts = Shortcuts(self.app)
         self._tokens = itertools.count(1)

@@ -27,10 +27,10 @@ class Hops:
     Args:
         app: the Celery app of the node.
         hopper: makes the calls.
-        result_thread: one thread, to store results in batches.
+        result_thread: one thread, to store results in batches; None for one by one.
     """
 
-    def __init__(self, app: Any, hopper: Hopper, result_thread: Threads) -> None:
+    def __init__(self, app: Any, hopper: Hopper, result_thread: Threads | None) -> None:
         self._app = app
         self._hopper = hopper
         self._result_thread = result_thread
@@ -58,7 +58,7 @@ class Hops:
 
     def _hopping_backend(self) -> HoppingBackend:
         real = self._backend()
-        if type(real) is not RedisBackend:
+        if self._result_thread is None or type(real) is not RedisBackend:
             return HoppingBackend(self._backend, self._hopper)
         writer = ResultWriter(self._app._get_backend, self._result_thread, self._hopper)
         return BatchingBackend(self._backend, self._hopper, writer)

@@ -33,7 +33,7 @@ class Reaper:
     def start(self) -> None:
         """Look for lapsed leases from now on."""
         connection = self._app.connection_for_read()
-        if self._settings.redis_atomic_take and connection.get_transport_cls() is Transport:
+        if self._settings.batching and connection.get_transport_cls() is Transport:
             self._leases.start(lambda timeout: quickly(connection, timeout))
 
     def close(self) -> None:

@@ -26,6 +26,7 @@ from celery_concurrent.pool.core import NodePool
 from celery_concurrent.pool.inputs import guarded
 from celery_concurrent.pool.shortcuts import decode_quickly
 from celery_concurrent.pool.slots import PLAIN
+from celery_concurrent.rabbitmq.fetching import RabbitFetching
 from celery_concurrent.redis.fetching import RedisFetching
 from celery_concurrent.redis.polling import poll_open_sockets
 from celery_concurrent.worker import plan
@@ -61,6 +62,7 @@ class NodeConsumer(Consumer):
         if self.hub is None and self.pool.is_green:
             self.loop = green_loop
         self._redis = RedisFetching(partial(leases_of, node_pool(self), self.hostname))
+        self._rabbitmq = RabbitFetching()
         self._has_events = False
         self._hub_turns = False
         self._disables_prefetch = bool(self.app.conf.worker_disable_prefetch)
@@ -75,8 +77,9 @@ class NodeConsumer(Consumer):
         pool = node_pool(self)
         if self.hub is None:
             poll_open_sockets(self.connection.transport)
-        if pool.settings.redis_atomic_take:
+        if pool.settings.batching:
             self._redis.connect(self.connection.transport, has_hub=self.hub is not None)
+            self._rabbitmq.connect(self.connection, self.hub)
         queues = list(self.app.amqp.queues.consume_from)
         groups = routing.groups_by_queue(self.app, PLAIN)
         opened = [self._open_lane(lane) for lane in plan.lanes(queues, groups, PLAIN)]
@@ -102,11 +105,12 @@ class NodeConsumer(Consumer):
             self._hub_turns = False
 
     def _open_lane(self, lane: plan.Lane) -> LaneConsumer:
-        channel = self._redis.channel(self.connection.transport, lane.queues)
         queues = self.app.amqp.queues
         return LaneConsumer(
             lane,
-            self.connection.channel() if channel is None else channel,
+            self._redis.channel(self.connection.transport, lane.queues)
+            or self._rabbitmq.channel(self.connection)
+            or self.connection.channel(),
             self._make_consumer,
             [queues[name] for name in lane.queues],
             limit=self._fetch_limit,
@@ -152,6 +156,7 @@ class NodeConsumer(Consumer):
         self._redis.take()
         slots = node_pool(self).slots
         self._redis.flush_acks_between_takes(most=slots.total - slots.running)
+        self._rabbitmq.turn()
         self._flush_events()
 
     def check_lease(self) -> None:
@@ -183,6 +188,7 @@ class NodeConsumer(Consumer):
             return  # the hub's turn in which this is called flushes at its end
         try:
             self._redis.flush_acks()
+            self._rabbitmq.flush_acks()
             self._flush_events()
         except (*self.connection_errors, ValueError) as error:
             # ValueError: without a hub, the consumer may close what is just being read.
@@ -276,6 +282,7 @@ class NodeConsumer(Consumer):
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         # Before the broken connection is closed, which would give back what still runs here.
+        self._rabbitmq.disconnect()
         self._redis.disconnect()
         if self._redis.start_over():
             node_pool(self).engine.drop_held()

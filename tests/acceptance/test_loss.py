@@ -20,7 +20,7 @@ def test_a_node_killed_on_redis_loses_nothing_and_repeats_only_what_was_in_fligh
 ) -> None:
     """Every input is at any moment in its queue, unacknowledged, or done.
 
-    With ``concurrent_redis_atomic_take=False`` this fails sooner or later: kombu pops an input
+    With ``concurrent_batching=False`` this fails sooner or later: kombu pops an input
     and registers it a round trip later, and a kill between the two loses it.
     """
     source = load.source(broker_transport_options=SOON_VISIBLE)

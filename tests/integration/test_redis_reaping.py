@@ -93,9 +93,7 @@ def test_a_lease_that_redis_has_lost_with_its_data_is_registered_anew(
     assert living(client) == lease
 
 
-@pytest.mark.parametrize(
-    "conf", [{"broker_url": "memory://"}, {"concurrent_redis_atomic_take": False}]
-)
+@pytest.mark.parametrize("conf", [{"broker_url": "memory://"}, {"concurrent_batching": False}])
 def test_where_there_are_no_leases_nothing_is_kept(redis_url: str, conf: dict[str, Any]) -> None:
     app = Celery(broker=redis_url)
     app.conf.update(conf)

@@ -19,11 +19,11 @@ def test_each_field_is_a_setting_of_the_app(app: Any) -> None:
         concurrent_io_threads=2,
         concurrent_eta_limit=7,
         concurrent_stuck_timeout=1.5,
-        concurrent_redis_atomic_take=False,
+        concurrent_batching=False,
         concurrent_redis_lease=30,
     )
     assert NodeSettings.of(app) == NodeSettings(
-        io_threads=2, eta_limit=7, stuck_timeout=1.5, redis_atomic_take=False, redis_lease=30
+        io_threads=2, eta_limit=7, stuck_timeout=1.5, batching=False, redis_lease=30
     )
 
 
@@ -47,7 +47,7 @@ def test_no_eta_inputs_beside_the_slots_and_no_patience_are_values(app: Any) -> 
             ("redis_lease", value, "a number of seconds, 1 or more")
             for value in (0, 0.5, "10", None)
         ),
-        *(("redis_atomic_take", value, "True or False") for value in (0, 1, "yes", None)),
+        *(("batching", value, "True or False") for value in (0, 1, "yes", None)),
     ],
 )
 def test_a_bad_value_is_named_with_its_setting_and_the_rule(

@@ -1,0 +1,1 @@
+"""A RabbitMQ connection that reads and acknowledges many messages in one call."""
