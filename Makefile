@@ -13,12 +13,16 @@ EXTRA := .venv/extra-
 # pytest's exit code for "no test has this marker", which is no failure.
 NONE := || [ $$? -eq 5 ]
 
-.PHONY: demo test bench chaos wheel lint docs help
+UNBATCHED := $(addsuffix .py,$(addprefix tests/integration/test_,bad_input cancel_and_limits \
+	never_more_than_slots shutdown slots_of_a_node soft_limit stuck_input))
+
+.PHONY: demo test bench unbatched chaos wheel lint docs help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    a fleet that follows a real trace, and a fixed one, in two minutes"
 	@echo "make test    unit, contract, integration and acceptance tests; unit tests on every Python"
+	@echo "make unbatched  the node's tests without batching"
 	@echo "make chaos   nodes, brokers and autoscalers killed over and over"
 	@echo "make wheel   the wheel installed into an empty environment"
 	@echo "make bench   this node beside Celery's pools and its peers"
@@ -32,6 +36,11 @@ test: $(EXTRA)test
 	$(PYTEST) -n $(JOBS) --dist loadfile -m "not timing and not chaos and not wheel"
 	$(PYTEST) -m "timing and not chaos and not wheel" $(NONE)
 	$(BIN)/python -m tests.matrix
+
+# What concurrent_batching=False promises, which is Celery's and kombu's own way.
+unbatched: $(EXTRA)test
+	CELERY_CONCURRENT_UNBATCHED=1 $(PYTEST) -n $(JOBS) --dist loadfile \
+		-m "not timing and not chaos" -k "not threads" tests/contract $(UNBATCHED)
 
 chaos: $(EXTRA)test
 	CELERY_CONCURRENT_CHAOS_ROUNDS=$(ROUNDS) $(PYTEST) -n $(JOBS) -m chaos $(NONE)

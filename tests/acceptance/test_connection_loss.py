@@ -48,6 +48,7 @@ def clients_of(client: redis.Redis, node: Node) -> dict[str, list[str]]:
     }
 
 
+@pytest.mark.batching
 @pytest.mark.parametrize("kind", ["all", "normal", "tracked", "one tracked", "woken by", "pubsub"])
 def test_a_node_goes_on_when_redis_closes_its_connections(
     celery_project: MakeProject, celery_node: StartNode, redis_broker: Broker, kind: str
@@ -57,6 +58,7 @@ def test_a_node_goes_on_when_redis_closes_its_connections(
     goes_on(inputs, lambda: kill_redis_clients(redis_broker.url, node, kind))
 
 
+@pytest.mark.batching
 @pytest.mark.parametrize(
     "pool", ["concurrent", pytest.param("eventlet", marks=pytest.mark.eventlet)]
 )
@@ -132,6 +134,7 @@ def proxied(redis_url: str, proxy: Proxy) -> dict[str, str]:
     return {"BROKER": f"redis://127.0.0.1:{proxy.port}/{redis_url.rpartition('/')[2]}"}
 
 
+@pytest.mark.batching
 def test_a_node_goes_on_when_the_network_cuts_its_connections(
     celery_project: MakeProject,
     celery_node: StartNode,

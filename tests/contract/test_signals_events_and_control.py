@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.services.node import Node
-from tests.services.project import Project
+from tests.services.project import IS_UNBATCHED, Project
 from tests.services.waiting import wait_for
 from tests.services.witness import watching
 
@@ -124,7 +124,11 @@ def test_a_rate_limit_is_kept_and_lifted(project: Project, node: Node, kind: str
     assert time.monotonic() - start < 4.0
 
 
-def test_queues_can_be_added_and_cancelled(project: Project, node: Node, kind: str) -> None:
+def test_queues_can_be_added_and_cancelled(
+    project: Project, node: Node, kind: str, pool: str
+) -> None:
+    if IS_UNBATCHED and pool == "eventlet":
+        pytest.skip("kombu's pop from Redis that is under way may take from a cancelled queue")
     add, control = project.tasks.add[kind], project.app.control
     queue = f"extra-{kind}"
     control.add_consumer(queue, destination=[node.name], reply=True, timeout=5)

@@ -266,6 +266,7 @@ def test_an_input_with_headers_of_another_form_does_not_end_the_node(
     bench.serves_on()
 
 
+@pytest.mark.batching
 def test_what_is_no_message_in_the_queues_list_is_logged_and_dropped(bench: Bench) -> None:
     if bench.project.broker.kind != "redis":
         pytest.skip("only Redis takes anything")

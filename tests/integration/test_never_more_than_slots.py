@@ -120,6 +120,7 @@ def run(project: Project, count: int, look: Callable[[redis.Redis], Any]) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.batching
 @pytest.mark.parametrize("count", COUNTS)
 def test_mixed_inputs_never_exceed_max_inputs_and_redis_books_are_right(
     celery_project: MakeProject, celery_node: StartNode, redis_broker: Broker, count: int

@@ -15,6 +15,9 @@ from typing import Any
 
 from celery import Celery, _state
 
+#: Whether nodes take, acknowledge and store one by one (`make unbatched`).
+IS_UNBATCHED = bool(os.environ.get("CELERY_CONCURRENT_UNBATCHED"))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Broker:
@@ -61,6 +64,8 @@ def open_project(source: str | Path, folder: Path, broker: Broker, name: str) ->
     makes (its variable ``app``) needs no URLs; they are set here.
     """
     text = source.read_text() if isinstance(source, Path) else textwrap.dedent(source)
+    if IS_UNBATCHED:
+        text += "\napp.conf.concurrent_batching = False\n"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.py").write_text(text)
     sys.path.insert(0, str(folder))
