@@ -70,10 +70,13 @@ def _report(console: Console, plan: Plan, entries: Sequence[Entry], out: Path) -
     out.mkdir(parents=True, exist_ok=True)
     report.save(out / "node.json", lines, entries, plan.contenders)
     # Imported last: it takes a second, and a run without it has measured all the same.
-    from benchmarks.plot import draw
+    from benchmarks.plot import draw, draw_growth
 
+    written = [out / "node.json", out / "node.png"]
     draw(out / "node.png", lines)
-    console.print(f"Written: {out / 'node.json'}, {out / 'node.png'}", highlight=False)
+    if draw_growth(out / "growth.png", lines):
+        written.append(out / "growth.png")
+    console.print(f"Written: {', '.join(map(str, written))}", highlight=False)
 
 
 def _is_ours_sound(plan: Plan, entries: Sequence[Entry]) -> bool:

@@ -9,6 +9,7 @@ Broker = Literal["redis", "rabbitmq"]
 Kind = Literal["async", "sync"]
 TaskName = Literal["noop", "nap", "publish"]
 Better = Literal["more", "less"]
+Family = Literal["ours", "pool", "late pool", "peer", "limit"]
 
 BROKERS: tuple[Broker, ...] = ("redis", "rabbitmq")
 KINDS: tuple[Kind, ...] = ("async", "sync")
@@ -26,8 +27,9 @@ class Cell:
     """One measurement of one row: what every contender is given.
 
     ``slots`` is how many inputs may run at once, ``inputs`` how many are published and
-    ``seconds`` how long each sleeps (the no-op ignores it). ``budget`` is how long the
-    contender may take, counted from its first input's start.
+    ``seconds`` how long each sleeps (the no-op ignores it); ``payload`` is the bytes of text that
+    each carries. ``budget`` is how long the contender may take, counted from its first input's
+    start. ``families`` are who takes part, None for all who can.
     """
 
     row: str
@@ -38,6 +40,10 @@ class Cell:
     inputs: int
     seconds: float = 0.0
     budget: float = 30.0
+    payload: int = 0
+    measures_rate: bool = False
+    counts_calls: bool = False
+    families: tuple[Family, ...] | None = None
 
     @property
     def name(self) -> str:

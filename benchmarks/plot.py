@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -22,6 +22,7 @@ _COLOURS = {
     "celery eventlet": "#404040",
     "taskiq": "#4393c3",
     "aio-celery": "#d6604d",
+    "raw loop": "#000000",
 }
 _COLUMNS = 3
 
@@ -45,6 +46,59 @@ def draw(path: Path, lines: Sequence[Line]) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
+
+
+def draw_growth(path: Path, lines: Sequence[Line]) -> bool:
+    """Write how the rate grows with slots and with payload; False when neither was measured."""
+    from matplotlib import pyplot
+
+    rates = [line for line in lines if line.figure.key == "rate" and line.cell.kind == "async"]
+    slots = [line for line in rates if line.cell.task == "nap"]
+    payloads = [line for line in rates if line.cell.payload]
+    if len(slots) < 2 and len(payloads) < 2:
+        return False
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.5))
+    _curves(left, slots, lambda line: line.cell.slots)
+    sizes = sorted({line.cell.slots for line in slots})
+    if sizes:
+        ideal = [size / slots[0].cell.seconds for size in sizes]
+        left.plot(sizes, ideal, color="#999999", linestyle=":", label="ideal")
+    left.set(xlabel="slots, each input sleeps 0.1 s", ylabel="inputs/s")
+    _curves(right, payloads, lambda line: line.cell.payload)
+    right.set(xlabel="bytes of an input, no-op", ylabel="inputs/s")
+    for chart in (left, right):
+        chart.set(xscale="log", yscale="log")
+        chart.grid(visible=True, color="#eeeeee")
+        chart.spines[["top", "right"]].set_visible(False)
+        if chart.get_legend_handles_labels()[0]:
+            chart.legend(fontsize=7, frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+    return True
+
+
+def _curves(
+    chart: matplotlib.axes.Axes, lines: Sequence[Line], size: Callable[[Line], int]
+) -> None:
+    for broker, style in (("redis", "-"), ("rabbitmq", "--")):
+        here = sorted((line for line in lines if line.cell.broker == broker), key=size)
+        for name in dict.fromkeys(name for line in here for name in line.values):
+            points = [
+                (size(line), value.value)
+                for line in here
+                if (value := line.values.get(name)) is not None
+                and value.value is not None
+                and not value.lost
+            ]
+            chart.plot(
+                [x for x, _ in points],
+                [y for _, y in points],
+                style,
+                marker=".",
+                color=_COLOURS.get(name, "#999999"),
+                label=f"{name}, {broker}",
+            )
 
 
 def _chart(chart: matplotlib.axes.Axes, title: str, lines: Sequence[Line]) -> None:

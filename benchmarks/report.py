@@ -21,7 +21,7 @@ from benchmarks.model import BROKERS, Entry
 from benchmarks.services import redis_server, version_of
 from benchmarks.summary import Line, Value, behind, losses
 
-_RATIO_NAMES = ("best of Celery", "late acks", "taskiq", "aio-celery")
+_RATIO_NAMES = ("best of Celery", "late acks", "taskiq", "aio-celery", "raw loop")
 
 
 def show(console: Console, lines: Sequence[Line], entries: Sequence[Entry]) -> None:

@@ -89,6 +89,7 @@ class Run:
         self._brokers, self._contender, self._watch = brokers, contender, watch
         self._probe_path = brokers.folder / f"probe-{number}"
         self.probe = Probe.create(self._probe_path, cell.inputs + 1)
+        self.calls_path = brokers.folder / f"calls-{number}"
         self._log = brokers.folder / f"node-{number}.log"
         self._node: Process | None = None
         # Processor seconds that the node had used when its first input was seen.
@@ -102,7 +103,8 @@ class Run:
         return [self.wire.result_key(input_id) for input_id in self.wire.publish(each)]
 
     def args(self, index: int, seconds: float) -> Sequence[Any]:
-        return [index] if self.cell.task == "noop" else [index, seconds]
+        args: list[Any] = [index] if self.cell.task == "noop" else [index, seconds]
+        return [*args, "x" * self.cell.payload] if self.cell.payload else args
 
     def start(self) -> None:
         """Start the contender's node; it takes what is already queued."""
@@ -114,6 +116,7 @@ class Run:
             kind=self.cell.kind,
             slots=self.cell.slots,
             probe=str(self._probe_path),
+            calls=str(self.calls_path) if self.cell.counts_calls else "",
         )
         launch = self._contender.launch(self.cell, sys.executable)
         env = {**os.environ, **launch.env, **settings.to_env()}
@@ -211,3 +214,4 @@ class Run:
         self.wire.close()
         self.probe.close()
         self._probe_path.unlink(missing_ok=True)
+        self.calls_path.unlink(missing_ok=True)

@@ -39,7 +39,7 @@ class Plan:
                 for row in self.rows:
                     for cell in row.cells(broker, quick=self.quick):
                         for contender in self.contenders:
-                            if contender.can(cell):
+                            if _takes_part(contender, cell):
                                 yield Step(row=row, cell=cell, contender=contender, repeat=repeat)
 
 
@@ -51,6 +51,11 @@ class Step:
     cell: Cell
     contender: Contender
     repeat: int
+
+
+def _takes_part(contender: Contender, cell: Cell) -> bool:
+    families = cell.families
+    return contender.can(cell) and (families is None or contender.family in families)
 
 
 def carry_out(plan: Plan, watch: Watch) -> Iterator[Entry]:

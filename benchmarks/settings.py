@@ -26,6 +26,7 @@ class NodeSettings:
     kind: Kind
     slots: int
     probe: str
+    calls: str = ""  # where calls are counted, if they are
 
     def to_env(self) -> dict[str, str]:
         return {
@@ -36,6 +37,7 @@ class NodeSettings:
             f"{_PREFIX}KIND": self.kind,
             f"{_PREFIX}SLOTS": str(self.slots),
             f"{_PREFIX}PROBE": self.probe,
+            f"{_PREFIX}CALLS": self.calls,
         }
 
     @classmethod
@@ -48,4 +50,5 @@ class NodeSettings:
             kind="async" if env[f"{_PREFIX}KIND"] == "async" else "sync",
             slots=int(env[f"{_PREFIX}SLOTS"]),
             probe=env[f"{_PREFIX}PROBE"],
+            calls=env[f"{_PREFIX}CALLS"],
         )

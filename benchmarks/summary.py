@@ -70,7 +70,7 @@ def _line(
         for title, family in (("best of Celery", "pool"), ("late acks", "late pool"))
     }
     for contender in contenders:
-        if contender.family == "peer":
+        if contender.family in {"peer", "limit"}:
             rivals[contender.name] = [values[contender.name]]
     mine = (values[c.name] for c in contenders if c.family == "ours")
     ours = next((value for value in mine if value is not None), None)

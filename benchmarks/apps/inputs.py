@@ -10,18 +10,21 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks.calls import CallCounter
 from benchmarks.probe import Probe
 from benchmarks.processes import die_with_parent
 from benchmarks.settings import NodeSettings
 
 settings = NodeSettings.from_env()
 _probe = Probe(settings.probe)
+if settings.calls:  # before the node's threads start
+    CallCounter(settings.calls).install()
 
 # Also in children that a contender forks or spawns: none may outlive its parent.
 die_with_parent()
 
 
-def noop_sync(index: int) -> None:
+def noop_sync(index: int, _payload: str = "") -> None:
     _probe.begin(index)
     _probe.end(index)
 
@@ -32,7 +35,7 @@ def nap_sync(index: int, seconds: float) -> None:
     _probe.end(index)
 
 
-async def noop_async(index: int) -> None:
+async def noop_async(index: int, _payload: str = "") -> None:
     _probe.begin(index)
     _probe.end(index)
 

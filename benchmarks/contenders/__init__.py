@@ -14,6 +14,7 @@ from benchmarks.contenders.pools import (
     threads,
 )
 from benchmarks.contenders.publishing import apply_async, task_map
+from benchmarks.contenders.raw import RawLoop
 from benchmarks.contenders.streams import Taskiq
 
 __all__ = ["CONTENDERS", "Contender", "Family"]
@@ -28,6 +29,7 @@ CONTENDERS: tuple[Contender, ...] = (
     late_threads,
     Taskiq(),
     AioCelery(),
+    RawLoop(),
     task_map,
     apply_async,
 )

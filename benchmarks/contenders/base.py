@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 import redis
 
-from benchmarks.model import Cell, Launch
+from benchmarks.model import Cell, Family, Launch
 from benchmarks.wires import CeleryOverRabbitMQ, CeleryOverRedis, Wire
 
-Family = Literal["ours", "pool", "late pool", "peer"]
+__all__ = ["Contender", "Family", "Place", "celery_wire", "celery_worker", "missing_packages"]
 
 
 class Contender(Protocol):
@@ -22,7 +22,7 @@ class Contender(Protocol):
 
     @property
     def family(self) -> Family:
-        """Ours, a pool of Celery's own as it comes or set up to lose nothing, or a peer."""
+        """Ours, a pool of Celery's own as it comes or set up to lose nothing, a peer, the limit."""
 
     @property
     def packages(self) -> tuple[str, ...]:
