@@ -40,7 +40,7 @@ test: $(EXTRA)test
 # What concurrent_batching=False promises, which is Celery's and kombu's own way.
 unbatched: $(EXTRA)test
 	CELERY_CONCURRENT_UNBATCHED=1 $(PYTEST) -n $(JOBS) --dist loadfile \
-		-m "not timing and not chaos" -k "not threads" tests/contract $(UNBATCHED)
+		-m "not timing and not chaos" -k "not threads and not eventlet" tests/contract $(UNBATCHED)
 
 chaos: $(EXTRA)test
 	CELERY_CONCURRENT_CHAOS_ROUNDS=$(ROUNDS) $(PYTEST) -n $(JOBS) -m chaos $(NONE)

@@ -27,6 +27,7 @@ import threading
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from contextvars import copy_context
+from types import MethodType
 from typing import Any
 
 from celery._state import _task_stack
@@ -46,38 +47,87 @@ class TracerGreenlet(greenlet):
     """A greenlet that may wait for futures: only :class:`Tracing` makes one."""
 
 
-class Tracing:
-    """Awaitable that runs ``call()`` in a greenlet of its own.
+class Tracing(Coroutine[Any, Any, Any]):
+    """A coroutine that runs ``call()`` in a greenlet of its own; an asyncio task steps it.
+
+    A class of its own in the place of an ``async def``: while an input waits, a coroutine and a
+    generator less are kept in memory.
 
     Args:
         call: the tracer, ready to be called.
-        translate: asked for each exception thrown in at an await; what it returns is raised
-            there instead. A soft time limit comes in as a cancellation and leaves as itself.
     """
 
-    __slots__ = ("_call", "_translate")
+    __slots__ = ("_call", "_tracer")
 
-    def __init__(
-        self,
-        call: Callable[[], Any],
-        translate: Callable[[BaseException], BaseException] = lambda error: error,
-    ) -> None:
+    def __init__(self, call: Callable[[], Any]) -> None:
         self._call = call
-        self._translate = translate
+        self._tracer: TracerGreenlet | None = None
+
+    def translate(self, error: BaseException) -> BaseException:
+        """Asked for each exception thrown in at an await: what to raise there in its place."""
+        return error
+
+    def ended(self) -> None:
+        """Called when the tracer has returned."""
+
+    def send(self, value: Any) -> Any:
+        """Run the tracer until its coroutine awaits something, which is returned, or to its end."""
+        if self._tracer is not None:
+            return self._awaited(self._tracer.switch(value))
+        tracer = self._tracer = TracerGreenlet(self._call)
+        tracer.gr_context = getcurrent().gr_context or copy_context()
+        return self._awaited(tracer.switch())
+
+    def throw(self, error: Any, value: Any = None, traceback: Any = None) -> Any:
+        """The same, with an exception raised where the coroutine awaits."""
+        if isinstance(error, type):
+            error = error() if value is None else value
+        if traceback is not None:
+            error = error.with_traceback(traceback)
+        if self._tracer is None:  # as with any coroutine that has not begun
+            self._tracer = _ended()
+            raise error
+        return self._awaited(self._tracer.throw(self.translate(error)))
+
+    def close(self) -> None:
+        """End it, as Python ends a coroutine that nobody waits for any more."""
+        if self._tracer is None or self._tracer.dead:
+            return
+        try:
+            self.throw(GeneratorExit())
+        except (GeneratorExit, StopIteration):
+            return
+        raise RuntimeError("the input ignored GeneratorExit")
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        tracer = TracerGreenlet(self._call)
-        tracer.gr_context = getcurrent().gr_context or copy_context()
-        # Each switch runs the tracer until its coroutine awaits something, or to its end.
-        awaited = tracer.switch()
-        while not tracer.dead:
+        value: Any = None
+        step: Callable[[Any], Any] = self.send
+        while True:
             try:
-                sent = yield awaited
+                awaited = step(value)
+            except StopIteration as stop:
+                return stop.value
+            try:
+                value, step = (yield awaited), self.send
             except BaseException as error:
-                awaited = tracer.throw(self._translate(error))
-            else:
-                awaited = tracer.switch(sent)
-        return awaited
+                value, step = error, self.throw
+
+    def _awaited(self, value: Any) -> Any:
+        assert self._tracer is not None
+        if self._tracer.dead:
+            self.ended()
+            raise StopIteration(value)
+        return value
+
+
+def _ended() -> TracerGreenlet:
+    tracer = TracerGreenlet(_nothing)
+    tracer.switch()
+    return tracer
+
+
+def _nothing() -> None:
+    """What a tracer runs that never began."""
 
 
 def in_tracer() -> bool:
@@ -140,16 +190,31 @@ def driven(function: Callable[..., Any], mark: Mark) -> Callable[..., Any]:
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
         coroutine = function(*args, **kwargs)
-        return run_coroutine(coroutine) if _called_by_tracer(mark) else coroutine
+        return run_coroutine(coroutine) if called_by_tracer(mark) else coroutine
 
     # From this Celery checks a call's arguments where it is published (5.6 and 5.7).
     run.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]  # inspect's own
+    run.__drives__ = (run, function, mark)  # type: ignore[attr-defined]  # see driven_by
     with suppress(AttributeError):  # a bound method of a class-based task, registered once
         function.__driven__ = {**known, mark: run}  # type: ignore[attr-defined]  # user function
     return run
 
 
-def _called_by_tracer(mark: Mark) -> bool:
+def driven_by(run: Any) -> tuple[Callable[..., Any], Mark] | None:
+    """The ``async def`` that this very function or method runs, and its mark; None for others.
+
+    A wrapper that has the attributes of what it wraps (``autoretry_for``) is another function.
+    """
+    drives: tuple[Any, Callable[..., Any], Mark] | None = getattr(run, "__drives__", None)
+    if drives is None or drives[0] is not getattr(run, "__func__", run):
+        return None
+    _, function, mark = drives
+    bound = getattr(run, "__self__", None)
+    return (function if bound is None else MethodType(function, bound)), mark
+
+
+def called_by_tracer(mark: Mark) -> bool:
+    """Whether a tracer calls the task of this mark for a request, whose first call it is."""
     task = _task_stack.top
     if task is None or mark_of(task) is not mark:
         return False

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
+from celery_concurrent.bridge import called_by_tracer, driven_by, run_coroutine
 from celery_concurrent.context import CURRENT_INPUT
 from celery_concurrent.errors import InputCancellation
 
@@ -197,6 +198,8 @@ def guarded(run: Callable[..., Any]) -> Callable[..., Any]:
     if hasattr(run, "__guarded__"):
         return run
 
+    call, mark = driven_by(run) or (run, None)
+
     @functools.wraps(run)
     def guard(*args: Any, **kwargs: Any) -> Any:
         current = current_input()
@@ -206,7 +209,11 @@ def guarded(run: Callable[..., Any]) -> Callable[..., Any]:
             try:
                 # Within, for an interruption may be raised as soon as it has entered.
                 current.enter()
-                return run(*args, **kwargs)
+                value = call(*args, **kwargs)
+                # What `run` would do. Here a coroutine waits with a call less on the C stack, of
+                # which each waiting input keeps a copy.
+                waits = mark is not None and called_by_tracer(mark)
+                return run_coroutine(value) if waits else value
             finally:
                 _leave(current)
         finally:

@@ -20,9 +20,6 @@ from celery_concurrent.pool.inputs import Input
 
 logger = get_logger(__name__)
 
-#: Begins the names of the asyncio tasks that are inputs.
-_INPUT = "input "
-
 #: Seconds without an answer after which the loop counts as stuck.
 STUCK_AFTER = 1.0
 
@@ -75,30 +72,39 @@ class AsyncInputs:
             context.run(self._start, input, call)
 
     def _start(self, input: Input, call: Callable[[], None]) -> None:
-        interrupter = TaskInterrupter(self.loop, input)
-        task = self.loop.create_task(self._trace(call, interrupter), name=f"{_INPUT}{input}")
-        interrupter.task = task
-        input.interrupter = interrupter
+        tracing = InputTracing(self.loop, input, call, self._tasks)
+        task = tracing.task = self.loop.create_task(tracing, name=input.id)
+        input.interrupter = tracing
         self._tasks.add(task)  # the loop itself holds its tasks by weak references only
 
-    async def _trace(self, call: Callable[[], None], interrupter: TaskInterrupter) -> None:
-        try:
-            await Tracing(call, interrupter.translate)
-        finally:
-            self._tasks.discard(interrupter.task)
 
-
-class TaskInterrupter:
-    """Raises exceptions in one async input, at its next await.
+class InputTracing(Tracing):
+    """One async input, and the way into it: raises exceptions in it, at its next await.
 
     Everything is decided on the loop's thread, where the input leaves its function too: what
     arrives after that finds ``left`` set and does nothing.
+
+    Args:
+        loop: where it runs.
+        input: whose.
+        call: the tracer, ready to be called; must not raise.
+        tasks: those that run, which its own leaves when it ends.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, input: Input) -> None:
+    __slots__ = ("_loop", "_pending", "_tasks", "input", "task")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        input: Input,
+        call: Callable[[], None],
+        tasks: set[asyncio.Task[None] | None],
+    ) -> None:
+        super().__init__(call)
         self._loop = loop
-        self._input = input
+        self.input = input
         self._pending: BaseException | None = None
+        self._tasks = tasks
         self.task: asyncio.Task[None] | None = None
 
     def interrupt(self, error: type[BaseException]) -> None:
@@ -118,8 +124,13 @@ class TaskInterrupter:
             self.task.uncancel()
         return pending
 
+    def ended(self) -> None:
+        """Let go of the task, which holds this."""
+        self._tasks.discard(self.task)
+        self.task = None
+
     def _cancel(self, error: type[BaseException]) -> None:
-        if self._input.left or self.task is None:
+        if self.input.left or self.task is None:
             return
         # The input sees a soft limit as itself, everything that ends it as a cancellation.
         if issubclass(error, SoftTimeLimitExceeded):
@@ -191,10 +202,10 @@ class LoopThread:
 
 
 def _describe(task: asyncio.Task[Any]) -> str:
-    """Name the task, and for one that an input has started that input's id."""
-    name = task.get_name()
+    """Name the input, or another task and the input that has started it."""
+    coroutine, name = task.get_coro(), task.get_name()
+    if isinstance(coroutine, InputTracing):
+        return f"input {coroutine.input}"
     context = getattr(task, "get_context", None)  # from Python 3.12
-    if name.startswith(_INPUT) or context is None:
-        return name
-    input = context().get(CURRENT_INPUT)
+    input = None if context is None else context().get(CURRENT_INPUT)
     return name if input is None else f"{name} of input {input.id}"

@@ -102,4 +102,5 @@ def decoded_once(request: Any, args: Sequence[Any]) -> tuple[Any, ...]:
     for values in (positional, named.values(), (embedded or {}).values()):
         if not _UNCHANGING.issuperset(map(type, values)):
             return tuple(args)
-    return name, id, fields, ([*positional], {**named}, {**(embedded or {})}), None, None
+    # The embedded options are read by the tracer, and by nobody else.
+    return name, id, fields, ([*positional], {**named}, embedded), None, None

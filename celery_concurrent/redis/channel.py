@@ -74,6 +74,7 @@ class AtomicQoS(kombu_redis.QoS):
     """Counts what is unacknowledged; the script has registered it, acks go out together."""
 
     def append(self, message: Any, delivery_tag: str) -> None:
+        message._raw = None  # the envelope, with the encoded body: only kombu's own QoS wants it
         virtual.QoS.append(self, message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:

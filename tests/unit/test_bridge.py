@@ -6,6 +6,7 @@ import asyncio
 import random
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
@@ -14,11 +15,20 @@ import pytest
 from celery import current_task
 from celery._state import _task_stack
 from celery.app.trace import build_tracer
+from greenlet import getcurrent
 
 from celery_concurrent import concurrent, current_input_id
-from celery_concurrent.bridge import Tracing, in_tracer
+from celery_concurrent.bridge import Tracing, driven_by, in_tracer
+from celery_concurrent.marks import mark_of
 
 MINE: ContextVar[str] = ContextVar("mine", default="nobody's")
+
+
+class TimesOut(Tracing):
+    """Raises a TimeoutError for whatever is thrown in."""
+
+    def translate(self, error: BaseException) -> BaseException:
+        return TimeoutError("in its place")
 
 
 async def traced(app: Any, task: Any, *args: Any, id: str = "one", **request: Any) -> Any:
@@ -196,7 +206,7 @@ def test_an_exception_may_be_raised_in_the_place_of_a_cancellation(app: Any) -> 
 
     async def main() -> Any:
         call = partial(trace, "one", (), {}, {})
-        tracing = Tracing(call, lambda error: TimeoutError("in its place"))
+        tracing = TimesOut(call)
 
         async def run() -> Any:
             return (await tracing)[0]
@@ -313,3 +323,86 @@ def test_a_task_that_an_input_awaits_is_the_plain_coroutine(app: Any) -> None:
 
 def test_without_a_tracer_there_is_no_waiting() -> None:
     assert not in_tracer()
+
+
+class Noted(Tracing):
+    """Notes that it has ended."""
+
+    ends = 0
+
+    def ended(self) -> None:
+        self.ends += 1
+
+
+def test_a_tracing_is_a_coroutine_of_asyncios(app: Any) -> None:
+    async def main() -> Any:
+        tracing = Noted(lambda: getcurrent().parent.switch(None) or "done")
+        task = asyncio.create_task(tracing, name="mine")
+        await asyncio.sleep(0)
+        assert "mine" in repr(task)
+        assert await task == "done"
+        return tracing.ends
+
+    assert asyncio.run(main()) == 1
+
+
+def test_one_that_is_cancelled_before_it_begins_runs_nothing(app: Any) -> None:
+    ran = []
+
+    async def main() -> None:
+        task = asyncio.create_task(Tracing(lambda: ran.append(1)))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert not ran
+
+
+def test_one_that_nobody_waits_for_ends_its_finally_blocks() -> None:
+    ended = []
+
+    def call() -> None:
+        try:
+            getcurrent().parent.switch("waits")
+        finally:
+            ended.append("finally")
+
+    tracing = Tracing(call)
+    assert tracing.send(None) == "waits"
+    tracing.close()
+    tracing.close()
+    assert ended == ["finally"]
+    Tracing(call).close()  # it has not begun
+    assert ended == ["finally"]
+
+
+def test_one_that_will_not_end_is_an_error() -> None:
+    def call() -> None:
+        for _ in range(2):
+            with suppress(GeneratorExit):
+                getcurrent().parent.switch("waits")
+
+    tracing = Tracing(call)
+    tracing.send(None)
+    with pytest.raises(RuntimeError, match="ignored"):
+        tracing.close()
+
+
+def test_what_drives_a_function_is_known_from_what_wraps_it(app: Any) -> None:
+    @async_task(app, bind=True)
+    async def plain(self: Any) -> str:
+        return str(self.name)
+
+    @async_task(app, autoretry_for=(KeyError,))
+    async def retried() -> None:
+        """Wrapped by Celery."""
+
+    found = driven_by(plain.run)
+    assert found is not None
+    function, mark = found
+    assert mark is mark_of(plain)
+    assert asyncio.run(function()) == plain.name
+    assert driven_by(retried.run) is None
+    assert driven_by(retried._orig_run) is not None
+    assert driven_by(len) is None
