@@ -176,7 +176,7 @@ class ResultWriter:
     def _write_together(self, batch: list[Result]) -> None:
         client, recorder = self._plain.client, self._recorder
         keys = [result.key for result in batch if result.may_be_stored]
-        recorder.begin(dict(zip(keys, client.mget(keys), strict=True)) if keys else {})
+        recorder.begin(self._storing.read(client, keys))
         for result in batch:
             # A result that cannot be encoded is that input's failure, not the batch's.
             result.outcome = _outcome_of(recorder.backend.store_result, result)

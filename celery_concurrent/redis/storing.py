@@ -1,4 +1,4 @@
-"""Writing results to Redis, many in one command."""
+"""Reading and writing results in Redis, many in one command."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from celery.utils.log import get_logger
-from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
+from redis.exceptions import (
+    ClusterCrossSlotError,
+    NoPermissionError,
+    NoScriptError,
+    ResponseError,
+)
 
 logger = get_logger(__name__)
 
@@ -29,6 +34,9 @@ end
 _STORE_SHA = hashlib.sha1(_STORE.encode(), usedforsecurity=False).hexdigest()
 
 
+_REFUSALS = (NoPermissionError, ClusterCrossSlotError)
+
+
 class Write(NamedTuple):
     """One result: its key, its value, and the seconds that it is kept, 0 for good."""
 
@@ -38,13 +46,33 @@ class Write(NamedTuple):
 
 
 class Storing:
-    """Writes results; by a script, where Redis runs scripts for us.
+    """Reads and writes results, by commands for many keys where Redis takes these from us.
 
-    A script is told a value once, for its key and for those who wait, and answers once.
+    It does not where scripts are forbidden to the user, and where the keys belong to different
+    nodes of a cluster behind one address. A script is told a value once, for its key and for those
+    who wait, and answers once.
     """
 
     def __init__(self) -> None:
-        self._by_script = True
+        self._together = True
+
+    def read(self, client: Any, keys: Sequence[Any]) -> dict[Any, Any]:
+        """What each key holds, None for nothing.
+
+        Raises:
+            redis.exceptions.RedisError: it cannot be told.
+        """
+        if not keys:
+            return {}
+        if self._together:
+            try:
+                return dict(zip(keys, client.mget(keys), strict=True))
+            except ResponseError as error:
+                self._give_up(error)
+        with client.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.get(key)
+            return dict(zip(keys, pipe.execute(), strict=True))
 
     def write(self, client: Any, writes: Sequence[Write]) -> None:
         """Have all of them stored when this returns.
@@ -52,17 +80,22 @@ class Storing:
         Raises:
             redis.exceptions.RedisError: some may be.
         """
-        if self._by_script:
+        if self._together:
             try:
                 for some in _portions(writes):
                     self._call(client, some)
             except ResponseError as error:
-                if not _is_refusal(error):
-                    raise
-                logger.info("Redis runs no scripts for this node's results: %s", error)
-                self._by_script = False
-        if not self._by_script:
-            self._pipeline(client, writes)
+                self._give_up(error)
+            else:
+                return
+        self._pipeline(client, writes)
+
+    def _give_up(self, error: ResponseError) -> None:
+        """Go on with one command for each key, if that is what the error asks for."""
+        if not isinstance(error, _REFUSALS) and "unknown command" not in str(error).lower():
+            raise error
+        logger.info("Redis runs no scripts for this node's results: %s", error)
+        self._together = False
 
     @staticmethod
     def _call(client: Any, writes: Sequence[Write]) -> None:
@@ -96,7 +129,3 @@ def _portions(writes: Sequence[Write]) -> Iterator[Sequence[Write]]:
         size += len(write.value)
     if first < len(writes):
         yield writes[first:]
-
-
-def _is_refusal(error: ResponseError) -> bool:
-    return isinstance(error, NoPermissionError) or "unknown command" in str(error).lower()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ import redis
 
 from celery_concurrent.redis import storing
 from celery_concurrent.redis.storing import MOST_BYTES, MOST_RESULTS, Storing, Write
+from tests.services.process import free_port
 from tests.services.redis import RedisServer
+from tests.services.waiting import wait_for
 
 
 @pytest.fixture
@@ -79,6 +82,35 @@ def test_where_scripts_are_forbidden_plain_commands_do_it(private_redis: RedisSe
             assert client.mget("a", "b") == [str(number), "2"]
         assert client.ttl("b") == -1
         assert calls(client, "evalsha") <= 1
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[redis.Redis]:
+    """A cluster of one node, behind one address, spoken to as a plain Redis."""
+    settings = {"cluster-enabled": "yes", "cluster-port": str(free_port()), "databases": "1"}
+    server = RedisServer(tmp_path / "cluster", settings=settings)
+    try:
+        server.start()
+        with redis.Redis.from_url(server.url(), decode_responses=True) as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+            wait_for(lambda: "cluster_state:ok" in str(client.execute_command("CLUSTER", "INFO")))
+            yield client
+    finally:
+        server.kill()
+
+
+def test_keys_of_different_slots_are_read_and_written_one_by_one(cluster: redis.Redis) -> None:
+    writes = [Write(f"key-{number}", str(number), 60) for number in range(20)]
+    for sent in (Storing(), Storing()):
+        sent.write(cluster, writes)
+        read = sent.read(cluster, [*(write.key for write in writes), "nothing"])
+        assert read == {**{write.key: write.value for write in writes}, "nothing": None}
+    fresh = Storing()
+    assert fresh.read(cluster, ["key-1", "key-2"]) == {"key-1": "1", "key-2": "2"}
+
+
+def test_nothing_is_read_for_no_key(client: redis.Redis) -> None:
+    assert Storing().read(client, []) == {}
 
 
 def test_other_refusals_are_raised(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import redis
@@ -23,12 +24,20 @@ class RedisServer:
     """A server on a free port of 127.0.0.1 that stays the same over restarts.
 
     With ``appendonly`` every write is on disk before it is answered, so that a killed server
-    has all of it again when it starts; without, a stop loses everything.
+    has all of it again when it starts; without, a stop loses everything. ``settings`` are further
+    ones of the server's.
     """
 
-    def __init__(self, folder: Path, *, appendonly: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        appendonly: bool = False,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self._folder = folder
         self._appendonly = appendonly
+        self._settings = dict(settings or {})
         self._executable = executable()
         self._port: int | None = None
         self._process: Process | None = None
@@ -106,6 +115,7 @@ class RedisServer:
             "save": "",
             "appendonly": "yes" if self._appendonly else "no",
             "appendfsync": "always",
+            **self._settings,
         }
         options = (word for name, value in settings.items() for word in (f"--{name}", value))
         return [self._executable, *options]
