@@ -38,6 +38,7 @@ from celery_concurrent.redis import envelopes
 from celery_concurrent.redis.holdings import Holdings
 from celery_concurrent.redis.leases import Leases
 from celery_concurrent.redis.ledger import Ledger
+from celery_concurrent.redis.qos import AtomicQoS
 from celery_concurrent.redis.scripts import CLOSE_RECORD, TAKE, TAKE_SHA
 from celery_concurrent.redis.wakeups import Wakeups
 
@@ -68,38 +69,6 @@ class Stage(enum.Enum):
     IDLE = enum.auto()
     TAKING = enum.auto()
     WAITING = enum.auto()
-
-
-class AtomicQoS(kombu_redis.QoS):
-    """Counts what is unacknowledged; the script has registered it, acks go out together."""
-
-    def append(self, message: Any, delivery_tag: str) -> None:
-        message._raw = None  # the envelope, with the encoded body: only kombu's own QoS wants it
-        virtual.QoS.append(self, message, delivery_tag)
-
-    def ack(self, delivery_tag: str) -> None:
-        self.channel.ledger.add(delivery_tag)
-        virtual.QoS.ack(self, delivery_tag)
-
-    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        if requeue:
-            self.channel.put_back([delivery_tag], at_head=False)
-            virtual.QoS.ack(self, delivery_tag)
-        else:  # to Redis the same as an ack, and kept like one when the connection is lost
-            self.ack(delivery_tag)
-
-    def restore_unacked(self, client: Any = None) -> None:
-        self.channel.flush_acks()
-        self.channel.put_back(list(self._delivered))
-        self._delivered.clear()
-
-    def restore_visible(self, *args: Any, **kwargs: Any) -> None:
-        """What others took and have not settled in time; not when Redis has just come back.
-
-        Nodes that are alive have not renewed their scores by then.
-        """
-        if self.channel.leases.is_settled:
-            super().restore_visible(*args, **kwargs)
 
 
 class AtomicChannel(kombu_redis.Channel):
