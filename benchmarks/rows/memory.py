@@ -1,4 +1,4 @@
-"""What inputs that only wait cost in memory."""
+"""What inputs that only wait cost in memory, and in processor time."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from benchmarks.run import Run
 
 _FOREVER = 600.0  # the node is ended while they sleep
 _MB = 1_000_000
+_WATCHED = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """Peak resident memory of the node's whole tree while all inputs sleep at once."""
+    """Peak resident memory of the node's whole tree while all inputs sleep at once.
+
+    Then the processor time that it uses while they go on sleeping, over some seconds.
+    """
 
     name: str
     inputs: int
@@ -24,6 +28,7 @@ class Memory:
     figures: tuple[Figure, ...] = (
         Figure(key="peak", title="peak", unit="MB", better="less"),
         Figure(key="added", title="above idle", unit="MB", better="less"),
+        Figure(key="cpu", title="CPU while asleep", unit="% of a core", better="less"),
     )
 
     @property
@@ -63,7 +68,14 @@ class Memory:
         time.sleep(0.2)
         asleep()
         # A node that could not take them all in did not pay for them either.
-        figures = {"peak": peak / _MB, "added": (peak - idle) / _MB}
+        used = run.node.cpu()
+        time.sleep(_WATCHED)
+        used = run.node.cpu() - used
+        figures = {
+            "peak": peak / _MB,
+            "added": (peak - idle) / _MB,
+            "cpu": 100 * used / _WATCHED,
+        }
         return Measured(
             figures=figures if outcome.is_complete else {},
             note=outcome.reason,

@@ -12,7 +12,7 @@ from tests.services.fixtures import MakeProject, StartNode
 from tests.services.load import ROUNDS, SLOTS, SOON_VISIBLE, Load
 from tests.services.project import Broker
 
-pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(600 + 10 * ROUNDS)]
 
 
 def test_a_node_killed_on_redis_loses_nothing_and_repeats_only_what_was_in_flight(
