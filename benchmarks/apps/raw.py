@@ -1,7 +1,8 @@
-"""The limit: a loop in Python over the same bytes, pipelined. It promises nothing.
+"""The limit: a loop in Python that moves the same bytes, pipelined. It promises nothing.
 
-A hundred messages are popped at once, decoded, run one after the other, and their results stored in
-the round trip that pops the next hundred. What a node does beside that is what it has to spend.
+A hundred messages are popped at once, registered as unacknowledged where kombu registers them,
+decoded, run one after the other; their results are stored, and they are acknowledged. What a node
+does beside that is what it has to spend.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ def main() -> None:
         if not messages:
             time.sleep(0.001)
             continue
+        envelopes = [json.loads(message) for message in messages]
+        tags = [envelope["properties"]["delivery_tag"] for envelope in envelopes]
+        register(broker, tags, messages)
         with results.pipeline(transaction=False) as pipe:
-            for message in messages:
-                envelope = json.loads(message)
+            for envelope in envelopes:
                 args, kwargs, _ = json.loads(base64.b64decode(envelope["body"]))
                 run(function, args, kwargs)
                 key = f"celery-task-meta-{envelope['headers']['id']}"
@@ -40,6 +43,24 @@ def main() -> None:
                 pipe.set(key, value, ex=_DAY)
                 pipe.publish(key, value)
             pipe.execute()
+        acknowledge(broker, tags)
+
+
+def register(broker: redis.Redis, tags: list[str], messages: list[bytes]) -> None:
+    """As kombu's QoS.append, for all of them."""
+    now = time.time()
+    with broker.pipeline(transaction=False) as pipe:
+        pipe.zadd("unacked_index", dict.fromkeys(tags, now))
+        pipe.hset("unacked", mapping=dict(zip(tags, messages, strict=True)))
+        pipe.execute()
+
+
+def acknowledge(broker: redis.Redis, tags: list[str]) -> None:
+    """As kombu's QoS.ack, for all of them."""
+    with broker.pipeline(transaction=False) as pipe:
+        pipe.zrem("unacked_index", *tags)
+        pipe.hdel("unacked", *tags)
+        pipe.execute()
 
 
 def run(function: Any, args: list[Any], kwargs: dict[str, Any]) -> None:

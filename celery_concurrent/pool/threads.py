@@ -92,14 +92,21 @@ class ThreadInterrupter:
 
     def __init__(self) -> None:
         self._thread = threading.get_ident()
+        self._has_interrupted = False
 
     def interrupt(self, error: type[BaseException]) -> None:
         """Have ``error`` raised in the thread."""
+        self._has_interrupted = True
         _set_async_exc(ctypes.c_ulong(self._thread), ctypes.py_object(error))
 
     def clear(self) -> None:
-        """Take back an exception that was not raised yet."""
-        _set_async_exc(ctypes.c_ulong(self._thread), None)
+        """Take back an exception that was not raised yet.
+
+        Nothing is taken back for nothing: CPython 3.11 then looks for exceptions at every call and
+        loop of every thread from there on, and below a tracer or a profiler it does nothing else.
+        """
+        if self._has_interrupted:
+            _set_async_exc(ctypes.c_ulong(self._thread), None)
 
 
 _set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc

@@ -59,6 +59,32 @@ ACKNOWLEDGE = f"""{NOW}{HOLDS}{IS_LIVE}{_ACKNOWLEDGE}
 acknowledge(is_live(KEYS[4], KEYS[5], ARGV[1], now()), 2)
 """
 
+#: A message's properties, nil where it is none. They stand at its end where kombu has written it:
+#: then the body, which may be long, is not decoded. An object that ends one brace before the
+#: message does is a field of the message itself; everything else is decoded as a whole.
+_PROPERTIES = """
+local field = '"properties": {'
+local function decoded(text)
+    local readable, value = pcall(cjson.decode, text)
+    return readable and type(value) == 'table' and value or nil
+end
+local function properties_of(message)
+    local start
+    local at = string.find(message, field, math.max(1, #message - 2000), true)
+    while at do
+        start = at + #field - 1
+        at = string.find(message, field, start, true)
+    end
+    if start and string.sub(message, -1) == '}' then
+        local _, last = string.find(message, '^%b{}', start)
+        local properties = last == #message - 1 and decoded(string.sub(message, start, last))
+        if properties then return properties end
+    end
+    local envelope = decoded(message)
+    return envelope and envelope.properties
+end
+"""
+
 #: Removes what is acknowledged; then takes up to ARGV[1] messages, registers each as kombu's
 #: QoS.append does, and notes it among the node's holdings. When it finds fewer, it reads the
 #: queues' keys, so that Redis tracks them for the caller: the next change of any of them is told.
@@ -67,7 +93,7 @@ acknowledge(is_live(KEYS[4], KEYS[5], ARGV[1], now()), 2)
 #: the take's number, the seconds that the record is kept, then the acknowledged tags.
 #: Returns pairs: the place of the key (from 0), the message. Nil when the lease does not live:
 #: then nothing is taken.
-TAKE = f"""{NOW}{HOLDS}{IS_LIVE}{_ACKNOWLEDGE}
+TAKE = f"""{NOW}{HOLDS}{IS_LIVE}{_ACKNOWLEDGE}{_PROPERTIES}
 local time = now()
 local lives = is_live(KEYS[4], KEYS[5], ARGV[2], time)
 acknowledge(lives, 7)
@@ -86,11 +112,9 @@ end
 local function take(key)
     local message = redis.call('RPOP', KEYS[key])
     if not message then return false end
-    local readable, envelope = pcall(cjson.decode, message)
-    if readable and type(envelope) == 'table' and type(envelope.properties) == 'table'
-            and type(envelope.properties.delivery_info) == 'table'
-            and type(envelope.properties.delivery_tag) == 'string' then
-        local properties = envelope.properties
+    local properties = properties_of(message)
+    if type(properties) == 'table' and type(properties.delivery_info) == 'table'
+            and type(properties.delivery_tag) == 'string' then
         register(properties.delivery_tag, message, properties.delivery_info, KEYS[key])
     end
     taken[#taken + 1] = key - 7

@@ -93,6 +93,34 @@ def test_what_is_no_message_is_taken_and_not_registered(client: redis.Redis) -> 
     assert client.exists("unacked", "record", KEYS[2]) == 0
 
 
+INFO = {"exchange": "", "routing_key": "queue"}
+OWN = {"delivery_tag": "a", "delivery_info": INFO}
+FALSE = {"properties": {"delivery_tag": "no", "delivery_info": {}}}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"body": "x" * 10_000, "headers": {"own": FALSE}, "properties": OWN},
+        {"properties": OWN, "headers": {"own": FALSE}, "body": ""},
+        {"properties": OWN, "headers": FALSE},
+        {"body": "", "properties": {**OWN, "correlation_id": "}{{"}},
+        {"body": "", "properties": {**OWN, "correlation_id": '"properties": {'}},
+        {"body": "", "properties": {**OWN, "own": FALSE}},
+        {"body": "", "properties": {**OWN, "own": {"properties": {"b": "{{"}}}},
+        {"body": "", "properties": {**OWN, "long": "x" * 3_000}},
+    ],
+)
+@pytest.mark.parametrize("separators", [(", ", ": "), (",", ":")])
+def test_a_message_is_registered_by_its_own_tag_whoever_has_written_it(
+    client: redis.Redis, message: dict[str, Any], separators: tuple[str, str]
+) -> None:
+    text = json.dumps(message, separators=separators)
+    client.lpush("queue", text)
+    assert take(client, "queue") == [(0, "a")]
+    assert client.hgetall("unacked") == {"a": f'[{text}, "", "queue"]'}
+
+
 def test_the_record_tells_what_the_last_take_has_taken(client: redis.Redis) -> None:
     put(client, "queue", "a", "b")
     take(client, "queue")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import uuid
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_concurrent.redis import envelopes
-from celery_concurrent.redis.envelopes import MANY
+from celery_concurrent.redis.envelopes import LONG, MANY
 
 
 def message(tag: str, **more: Any) -> bytes:
@@ -34,6 +36,28 @@ def test_each_message_is_read_and_what_is_none_is_none(drawn: list[bytes | None]
     messages = [message(f"tag-{i}") if each is None else each for i, each in enumerate(drawn)]
     expected = [f"tag-{i}" if each is None else None for i, each in enumerate(drawn)]
     assert tags(messages) == expected
+
+
+@pytest.mark.parametrize("body", ["", "eA==" * LONG])
+def test_types_in_headers_are_read_whatever_the_body_is(body: str) -> None:
+    hexed = {"__type__": "uuid", "__value__": {"hex": "0" * 32}}
+    escaped = json.dumps({"own": hexed}).replace("__type__", r"\u005f_type__")
+    messages = [
+        *(message(str(i), body=body, more={"own": hexed}) for i in range(MANY)),
+        message("escaped", body=body).replace(
+            b'"headers": {', b'"headers": ' + escaped[:-1].encode() + b", "
+        ),
+    ]
+    found = envelopes.read(messages)
+    assert [each["more"]["own"] for each in found[:-1] if each] == [uuid.UUID(int=0)] * MANY
+    assert found[-1] is not None
+    assert found[-1]["headers"]["own"] == uuid.UUID(int=0)
+
+
+def test_a_body_that_is_no_base64_is_read_as_it_is() -> None:
+    body = '"__type__": {"quoted": "\\u00e9"}' * LONG
+    found = envelopes.read([message(str(i), body=body) for i in range(MANY)])
+    assert [each["body"] for each in found if each] == [body] * MANY
 
 
 def test_halves_that_make_a_message_together_are_none() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from celery_concurrent.pool.threads import Threads
+from celery_concurrent.pool.threads import ThreadInterrupter, Threads
 from tests.services.waiting import wait_for
 
 
@@ -162,3 +163,21 @@ def test_what_starts_a_thread_can_be_chosen(make: Any) -> None:
     make(spawn=spawn).submit(called.set)
     assert called.wait(5.0)
     assert started[0].startswith("unit-threads-")
+
+
+def test_an_interrupter_that_has_not_interrupted_leaves_the_thread_alone() -> None:
+    """Below a profiler, CPython 3.11 would never leave the function that took back nothing."""
+    turns = []
+
+    def run() -> None:
+        interrupter = ThreadInterrupter()
+        sys.setprofile(lambda *_: None)
+        for turn in range(3):
+            interrupter.clear()
+            turns.append(turn)
+        sys.setprofile(None)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert turns == [0, 1, 2]
