@@ -80,6 +80,9 @@ def test_an_autoscaler_killed_as_it_starts_or_drains_nodes_leaves_them_to_the_ne
     in_flight = []
     for _ in range(ROUNDS):
         fleets = taken_over(inputs)
+        # Or the nodes that are left hold all devices, and none is started.
+        inputs.wait_until_done(60.0)
+        fleets.wait_for_status("naps", lambda s: s["nodes"] == [])
         began = time.time()
         publish_naps(inputs, 20, 5.0)
         inputs.wait_for_a_start(after=began)
