@@ -92,11 +92,11 @@ class TaskPool(NodePool):
         self.signals.install()
         signals.eventlet_pool_started.send(sender=self)
 
-    def on_apply(
+    def apply_async(
         self, target: Callable[..., Any], args: Any = None, kwargs: Any = None, **options: Any
     ) -> None:
         signals.eventlet_pool_apply.send(sender=self, target=target, args=args, kwargs=kwargs)
-        super().on_apply(target, args, kwargs, **options)
+        super().apply_async(target, args, kwargs, **options)
 
     def run_sync(self, input: Input, work: Callable[[], None]) -> None:
         def run() -> None:
