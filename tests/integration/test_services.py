@@ -129,11 +129,11 @@ def test_rabbitmq_keeps_durable_queues_over_a_restart_and_a_kill(
     url = private_rabbitmq.url(private_rabbitmq.fresh_vhost())
     quorum = kombu.Queue("quorum", queue_arguments={"x-queue-type": "quorum"})
     queues = [kombu.Queue("classic", durable=True), quorum]
-    with kombu.Connection(url) as connection:
+    # Confirmed, for the broker may else be killed, or asked, before it has what was sent.
+    with kombu.Connection(url, transport_options={"confirm_publish": True}) as connection:
         for queue in queues:
             queue.bind(connection.default_channel).declare()
             producer = connection.Producer()
-            # Confirmed, for a kill may come before the broker has written it.
             producer.publish("kept", routing_key=queue.name, confirm_timeout=10, delivery_mode=2)
     assert _backlogs(url, queues) == [1, 1]
     private_rabbitmq.restart()
