@@ -72,7 +72,7 @@ class Recorder:
         self._values, self.writes = values, []
 
     def get(self, key: Any) -> Any:
-        """What the key held when the batch began."""
+        """What the key holds: what it held when the batch began, or what the batch writes."""
         return self._values.get(key)
 
     @staticmethod
@@ -83,6 +83,8 @@ class Recorder:
     def set(self, key: Any, value: Any, expires: Any = None) -> None:
         """Store a result, and tell those who wait for it."""
         seconds = self.backend.expires if expires is None else expires
+        # The end of a try and the success of the next one may be in one batch, in either order.
+        self._values[key] = value
         self.writes.append(Write(key, value, int(seconds or 0)))
 
 

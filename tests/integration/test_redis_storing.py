@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+from celery import Celery, states
+from celery.backends.redis import RedisBackend
 
 from celery_concurrent.redis import storing
+from celery_concurrent.redis.results import Recorder
 from celery_concurrent.redis.storing import MOST_BYTES, MOST_RESULTS, Storing, Write
 from tests.services.process import free_port
 from tests.services.redis import RedisServer
@@ -107,6 +111,17 @@ def test_keys_of_different_slots_are_read_and_written_one_by_one(cluster: redis.
         assert read == {**{write.key: write.value for write in writes}, "nothing": None}
     fresh = Storing()
     assert fresh.read(cluster, ["key-1", "key-2"]) == {"key-1": "1", "key-2": "2"}
+
+
+def test_a_success_is_not_overwritten_by_what_comes_after_it_in_its_batch(redis_url: str) -> None:
+    app = Celery(broker=redis_url, backend=redis_url)
+    recorder = Recorder(RedisBackend(app=app, url=redis_url))
+    recorder.begin({})
+    for state in (states.RETRY, states.SUCCESS, states.RETRY):
+        result = 42 if state == states.SUCCESS else ValueError("again")
+        recorder.backend.store_result("1", result, state)
+    stored = [json.loads(write.value)["status"] for write in recorder.writes]
+    assert stored == [states.RETRY, states.SUCCESS]
 
 
 def test_nothing_is_read_for_no_key(client: redis.Redis) -> None:
