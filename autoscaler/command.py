@@ -47,6 +47,8 @@ def _knobs(command: Any) -> Any:
 @click.option("--drain-timeout", type=float, default=600.0, help="Seconds that a node may drain.")
 @click.option("--fresh", is_flag=True, help="Start each node as a process of its own, unforked.")
 @click.option("--leave-nodes", is_flag=True, help="At the end, let the nodes run on: for restarts.")
+@click.option("--metrics-port", type=click.IntRange(0, 65535), help="Serve Prometheus metrics.")
+@click.option("--metrics-address", default="127.0.0.1", show_default=True, help="And where.")
 @click.option("-l", "--loglevel", default="INFO", help="Of the autoscaler and its nodes.")
 @click.pass_context
 def autoscaler(context: click.Context, /, **options: Any) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 from celery_concurrent.autoscaler.keeper import Keeper
 from celery_concurrent.autoscaler.loop import Autoscaler
 from celery_concurrent.autoscaler.overrides import Overrides, changed
 from celery_concurrent.autoscaler.status import device_status, fleet_status
+from celery_concurrent.board import Board
+from celery_concurrent.board.words import FLEET
 from celery_concurrent.errors import ConfigurationError
 
 #: Seconds that an answer may take.
@@ -23,14 +26,20 @@ class Desk:
     Args:
         autoscaler: whose.
         overrides: kept, before a change is answered.
+        board: has heard the nodes.
         clock: the loop's.
     """
 
     def __init__(
-        self, autoscaler: Autoscaler, overrides: Overrides, clock: Callable[[], float]
+        self,
+        autoscaler: Autoscaler,
+        overrides: Overrides,
+        board: Board,
+        clock: Callable[[], float],
     ) -> None:
         self._autoscaler = autoscaler
         self._overrides = overrides
+        self._board = board
         self._clock = clock
 
     def handlers(self) -> dict[str, Callable[..., Any]]:
@@ -40,12 +49,19 @@ class Desk:
             "set": self._on_loop(self.set),
             "drain": self._on_loop(self.drain),
             "resume": self._on_loop(self.resume),
+            "history": self.history,
+            "drain_node": self._on_loop(self.drain_node),
+            "stop_node": self._on_loop(self.stop_node),
         }
 
-    def status(self) -> dict[str, Any]:
+    def later(self) -> Future[dict[str, Any]]:
+        """:meth:`announced`, after another look, which is the next that was due; any thread."""
+        return self._autoscaler.ask(self.announced, after_look=True)
+
+    def announced(self) -> dict[str, Any]:
         """All fleets, as they were at the last look, and the devices that they may use.
 
-        The mailbox has another look made before: a node that has started since would be missing.
+        Of their nodes, what the autoscaler knows: the rest they tell themselves.
         """
         scaler = self._autoscaler
         processes = {process.name: process for process in scaler.provider.list()}
@@ -59,6 +75,16 @@ class Desk:
             ],
             "devices": [device_status(device, processes.values()) for device in devices],
         }
+
+    def status(self) -> dict[str, Any]:
+        """The same with all that nodes have told, as everybody shows it who hears them.
+
+        The mailbox has another look made before: a node that has started since would be missing.
+        """
+        said = self.announced()
+        for fleet in said["fleets"]:
+            self._board.note({"type": FLEET, **fleet})
+        return {**said, "fleets": [self._board.fleet(fleet["queue"]) for fleet in said["fleets"]]}
 
     def set(self, queue: str, values: Mapping[str, Any], reset: bool = False) -> dict[str, Any]:
         """Change knobs of one fleet; None takes an override back, ``reset`` all of before.
@@ -83,6 +109,20 @@ class Desk:
     def resume(self, queues: list[str] | None = None) -> dict[str, Any]:
         """Let these fleets, or all, follow their demand again."""
         return self._mark(queues, drained=False)
+
+    def history(self, queue: str) -> dict[str, Any]:
+        """A fleet's last hour, for a page that begins to listen; from any thread."""
+        return {"queue": queue, **self._board.memory(queue)}
+
+    def drain_node(self, node: str) -> dict[str, Any]:
+        """Have one node finish what it has, and leave; another one starts if one is needed."""
+        self._autoscaler.drain_node(node)
+        return {"node": node}
+
+    def stop_node(self, node: str) -> dict[str, Any]:
+        """End one node now; its inputs go back to the broker."""
+        self._autoscaler.stop_node(node)
+        return {"node": node}
 
     def _mark(self, queues: list[str] | None, *, drained: bool) -> dict[str, Any]:
         keepers = [self._keeper(queue) for queue in (queues or sorted(self._autoscaler.keepers))]

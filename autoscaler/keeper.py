@@ -5,7 +5,7 @@ The loop's thread alone touches a keeper.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -37,12 +37,15 @@ class Change:
         at: seconds since the epoch.
         before, after: nodes wanted.
         reason: one line.
+        cause: the kind of reason, to be counted: "demand" (more nodes), "unneeded" (fewer),
+            "drained" (by hand), "knobs" (a changed one), "unknown" (while the demand is).
     """
 
     at: float
     before: int
     after: int
     reason: str
+    cause: str
 
 
 def policy_of(fleet: Fleet) -> AnyPolicy | None:
@@ -83,7 +86,10 @@ class Keeper:
         self.last_lines: tuple[str, ...] = ()
         #: Whether the fleet was told to have no nodes, until it is told otherwise.
         self.drained = False
+        #: Changes so far, by their cause.
+        self.decided: Counter[str] = Counter()
         self._wall = wall
+        self._is_reconfigured = False
         self._finished_before = 0
         self._transit = Transit()
         self._policy = policy_of(fleet)
@@ -92,6 +98,7 @@ class Keeper:
     def reconfigure(self, fleet: Fleet) -> None:
         """Go on with other knobs; the history of a policy of the same kind counts on."""
         before, self.fleet = self._policy, fleet
+        self._is_reconfigured = True
         self._policy = policy_of(fleet)
         if self._policy is not None and type(self._policy) is not type(before):
             self._state = self._policy.initial()
@@ -162,9 +169,14 @@ class Keeper:
         before = 0 if self.decision is None else self.decision.desired
         if decision.desired != before:
             change = Change(
-                at=self._wall(), before=before, after=decision.desired, reason=decision.reason
+                at=self._wall(),
+                before=before,
+                after=decision.desired,
+                reason=decision.reason,
+                cause=self._cause(before, decision.desired),
             )
             self.changes.append(change)
+            self.decided[change.cause] += 1
             logger.info(
                 "fleet %s: %d -> %d nodes: %s",
                 self.fleet.queue,
@@ -173,6 +185,16 @@ class Keeper:
                 decision.reason,
             )
         self.decision = decision
+        self._is_reconfigured = False
+
+    def _cause(self, before: int, after: int) -> str:
+        if self.drained:
+            return "drained"
+        if self._is_reconfigured:
+            return "knobs"
+        if self.blind is not None:
+            return "unknown"
+        return "demand" if after > before else "unneeded"
 
     def _forgive(self, seen: Observation) -> None:
         """A node that was started since ends a row of crashes, once it has run an input.

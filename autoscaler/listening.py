@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from celery_concurrent.autoscaler.attached import Attached
@@ -21,6 +21,7 @@ class Listener(Attached):
         app: the Celery app.
         reports: where words are noted.
         heard: called after each that changes what a policy sees.
+        noted: called with each event besides.
         clock: monotonic seconds.
     """
 
@@ -29,12 +30,14 @@ class Listener(Attached):
         app: Any,
         reports: Reports,
         heard: Callable[[], None],
+        noted: Callable[[Mapping[str, Any]], None],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(app, "fleet-events", "events")
         self._reports = reports
         self._heard = heard
+        self._noted = noted
         self._clock = clock
         self._receiver: Any = None
 
@@ -55,6 +58,7 @@ class Listener(Attached):
         self._receiver.capture(limit=None, timeout=None, wakeup=False)
 
     def _note(self, event: dict[str, Any]) -> None:
+        self._noted(event)
         before = self._reports.of(str(event.get("hostname")))
         report = self._reports.note(event, self._clock())
         if report is None:

@@ -28,6 +28,7 @@ from celery_concurrent.autoscaler.provider import (
     ProviderError,
 )
 from celery_concurrent.autoscaler.reports import Report, Reports
+from celery_concurrent.errors import ConfigurationError
 from celery_concurrent.fleets import Fleet
 from celery_concurrent.gpu.device import Inventory
 
@@ -150,6 +151,32 @@ class Autoscaler:
         """Have :meth:`run` return after its turn."""
         self._stopping = True
         self.wake()
+
+    # -- from the loop's thread, by hand
+
+    def drain_node(self, name: str) -> None:
+        """Have one node finish what it has, and leave.
+
+        Raises:
+            ConfigurationError: it is none of this autoscaler's nodes, or has ended.
+        """
+        self._drain(self._living_node(name))
+
+    def stop_node(self, name: str) -> None:
+        """End one node now; its inputs go back to the broker.
+
+        Raises:
+            ConfigurationError: it is none of this autoscaler's nodes, or has ended.
+        """
+        self._told_to_end.add(self._living_node(name))
+        self.provider.stop(name)
+
+    def _living_node(self, name: str) -> str:
+        living = [process.name for process in self.provider.list() if process.lives]
+        if name not in living:
+            others = ", ".join(sorted(living)) or "none"
+            raise ConfigurationError(f"no node {name!r} lives: the autoscaler keeps {others}")
+        return name
 
     # -- the loop
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 #: Seconds after which a node that said nothing counts as silent: it speaks every second.
@@ -25,7 +25,6 @@ class Report:
         slots: how many could run at once.
         finished: inputs that have ended since its start.
         note: a sentence for people, such as why it runs fewer inputs; None for none.
-        memory: by device, ``free`` and ``total`` bytes; empty when it does not tell.
     """
 
     node: str
@@ -37,7 +36,6 @@ class Report:
     slots: int = 0
     finished: int = 0
     note: str | None = None
-    memory: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def is_silent(self, now: float) -> bool:
         """Whether it should have spoken long ago."""
@@ -68,7 +66,6 @@ class Reports:
                 slots=_count(event, "slots"),
                 finished=_count(event, "finished"),
                 note=_text(event.get("note")),
-                memory=_memory(event.get("memory")),
             )
             self._by_node[node] = report
             return report
@@ -96,16 +93,3 @@ def _count(event: Mapping[str, Any], name: str) -> int:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
-
-
-def _memory(value: object) -> dict[str, dict[str, int]]:
-    """Of devices that tell both figures; an event may come from anybody."""
-    if not isinstance(value, dict):
-        return {}
-    return {
-        str(uuid): {"free": told["free"], "total": told["total"]}
-        for uuid, told in value.items()
-        if isinstance(told, dict)
-        and isinstance(told.get("free"), int)
-        and isinstance(told.get("total"), int)
-    }

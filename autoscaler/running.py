@@ -1,13 +1,14 @@
 """An autoscaler's process: what it is made of, and how it ends.
 
 Order of the end, on SIGINT, SIGTERM or SIGHUP: the loop turns no more, nodes drain (or run on
-with ``leave_nodes``), mailbox, events and the lease are closed. A second signal ends the nodes
-at once.
+with ``leave_nodes``), mailbox, events and the lease are closed; metrics are served to the last, for
+they show the draining. A second signal ends the nodes at once.
 """
 
 from __future__ import annotations
 
 import gc
+import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from typing import Any
 
 from celery.utils.log import get_logger
 
+from celery_concurrent.autoscaler import announcing
+from celery_concurrent.autoscaler.announcing import Announcer
 from celery_concurrent.autoscaler.backlog import Backlog
 from celery_concurrent.autoscaler.desk import Desk
 from celery_concurrent.autoscaler.ending import when_told
@@ -27,10 +30,13 @@ from celery_concurrent.autoscaler.mailbox import Respondent
 from celery_concurrent.autoscaler.overrides import Overrides
 from celery_concurrent.autoscaler.pins import DevicePins
 from celery_concurrent.autoscaler.reports import Reports
+from celery_concurrent.board import Board
 from celery_concurrent.errors import ConfigurationError
 from celery_concurrent.fleets import Fleet, findings, fleets_of
 from celery_concurrent.gpu.device import DeviceSource
 from celery_concurrent.gpu.simulated import Simulated
+from celery_concurrent.metrics.serving import Metrics
+from celery_concurrent.outlets import DispatcherOutlet
 from celery_concurrent.redis.reaping import Reaper
 
 logger = get_logger(__name__)
@@ -50,6 +56,8 @@ class Options:
         fresh: start nodes as processes of their own, unforked.
         leave_nodes: let nodes run on at the end.
         loglevel: of the autoscaler and its nodes.
+        metrics_port: where Prometheus finds metrics, None for none, 0 for any port that is free.
+        metrics_address: which one of this host's.
     """
 
     knobs: Mapping[str, Any]
@@ -58,6 +66,8 @@ class Options:
     fresh: bool = False
     leave_nodes: bool = False
     loglevel: str = "INFO"
+    metrics_port: int | None = None
+    metrics_address: str = "127.0.0.1"
 
 
 def run(app: Any, name: str, options: Options) -> None:
@@ -127,6 +137,7 @@ class _Process:
         self._options = options
         self._signals = 0
         self._loop: Autoscaler | None = None
+        self._metrics = _metrics(options)
         self._pins = DevicePins(source, owner=str(state_folder(name)))
         self._provider = _hold(
             lambda: LocalProvider(
@@ -152,8 +163,13 @@ class _Process:
         )
         for queue in overrides.drained & loop.keepers.keys():
             loop.keepers[queue].drained = True
-        self._listener = Listener(app, reports, loop.heard)
-        self._respondent = Respondent(app, Desk(loop, overrides, time.monotonic).handlers())
+        self._board = Board()
+        self._listener = Listener(app, reports, loop.heard, self._note)
+        desk = Desk(loop, overrides, self._board, time.monotonic)
+        self._respondent = Respondent(app, desk.handlers())
+        self._announcer = Announcer(
+            desk, lambda: DispatcherOutlet(app, announcing.HOSTNAME), self._note
+        )
 
     def run(self) -> None:
         """Until a signal."""
@@ -161,6 +177,7 @@ class _Process:
         when_told(self._told)
         self._listener.start()
         self._respondent.start()
+        self._announcer.start()
         self._reaper.start()
         logger.info("autoscaler keeps %s", ", ".join(sorted(self._loop.keepers)))
         # A full collection of what was imported takes 30 ms, which a decision would wait for.
@@ -170,6 +187,11 @@ class _Process:
             self._loop.run()
         finally:
             self._end()
+
+    def _note(self, event: Mapping[str, Any]) -> None:
+        self._board.note(event)
+        if self._metrics is not None:
+            self._metrics.note(event)
 
     def _wake(self) -> None:
         # The provider looks after adopted nodes before there is a loop to wake.
@@ -197,10 +219,22 @@ class _Process:
                 )
         self._provider.close(stop_all=not self._options.leave_nodes)
         self._respondent.close()
+        self._announcer.close()
         self._listener.close()
         self._reaper.close()
         self._backlog.close()
         self._pins.close()
+        if self._metrics is not None:
+            self._metrics.close()
+
+
+def _metrics(options: Options) -> Metrics | None:
+    """Made before all else: where it cannot listen, nothing is started."""
+    if options.metrics_port is None:
+        return None
+    metrics = Metrics(options.metrics_address, options.metrics_port, socket.gethostname())
+    logger.info("metrics are at %s", metrics.url)
+    return metrics
 
 
 def _hold(make: Callable[[], LocalProvider]) -> LocalProvider:

@@ -9,6 +9,11 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _GIB = 1024**3
+_MIB = 1024**2
+#: Figures by the names that JSON, the API and the Fleet page have for them.
+_FLEET = ("queue", "state")
+_FLEET_FIGURES = ("demand", "backlog", "reserved", "running")
+_NODE_FIGURES = ("running", "reserved", "target", "slots")
 _STYLES = {"failing": "bold red", "held": "yellow", "short": "yellow", "drained": "dim"}
 
 
@@ -32,19 +37,19 @@ def fleets(statuses: Iterable[Mapping[str, Any]]) -> RenderableType:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("queue", "state", "demand", "running", "nodes", "of", "last decision"):
-        table.add_column(name, justify="right" if name in ("demand", "running", "of") else "left")
+    for name in (*_FLEET, *_FLEET_FIGURES, "nodes", "desired"):
+        right = name in _FLEET_FIGURES or name == "desired"
+        table.add_column(name, justify="right" if right else "left")
     details: list[RenderableType] = []
     for status in statuses:
         table.add_row(
             status["queue"],
             Text(status["state"], style=_STYLES.get(status["state"], "green")),
-            "unknown" if status["demand"] is None else f"{status['demand']}",
-            f"{status['running']}",
+            *("unknown" if status[name] is None else f"{status[name]}" for name in _FLEET_FIGURES),
             _counts(status["counts"]),
             f"{status['desired']}",
-            status["reason"],
         )
+        details.append(Text(f"{status['queue']}: {status['reason']}", style="dim"))
         details += _troubles(status)
         if status["nodes"]:
             details.append(_nodes(status))
@@ -78,25 +83,29 @@ def _nodes(status: Mapping[str, Any]) -> RenderableType:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), header_style="dim")
-    for name in ("node", "state", "for", "running", "slots", "pid", "devices", "memory free"):
-        table.add_column(name, justify="right" if name in ("for", "running", "slots") else "left")
+    for name in ("node", "state", "seconds", *_NODE_FIGURES, "pid", "cpu", "rss", "devices"):
+        table.add_column(name, justify="left" if name in ("node", "state", "devices") else "right")
     for node in status["nodes"]:
         table.add_row(
             node["name"],
             node["state"] + (" (adopted)" if node["adopted"] else ""),
             f"{node['seconds']:.0f} s",
-            f"{node['running']}",
-            "-" if node["slots"] is None else f"{node['slots']}",
-            "-" if node["pid"] is None else f"{node['pid']}",
-            ", ".join(node["devices"]) or "-",
-            _memories(node) or "-",
+            *("-" if node[name] is None else f"{node[name]}" for name in (*_NODE_FIGURES, "pid")),
+            "-" if node["cpu"] is None else f"{node['cpu']:.0%}",
+            "-" if node["rss"] is None else f"{node['rss'] / _MIB:.0f} MiB",
+            ", ".join(map(_device, node["devices"])) or "-",
         )
     return table
 
 
-def _memories(node: Mapping[str, Any]) -> str:
-    told = [node["memory"][uuid] for uuid in node["devices"] if uuid in node["memory"]]
-    return ", ".join(f"{one['free'] / _GIB:.1f} of {one['total'] / _GIB:.1f} GiB" for one in told)
+def _device(device: Mapping[str, Any]) -> str:
+    """Its identity, and what of it the node tells."""
+    told = [str(device["uuid"])]
+    if device["free"] is not None and device["total"] is not None:
+        told.append(f"{device['free'] / _GIB:.1f} of {device['total'] / _GIB:.1f} GiB free")
+    if device["utilisation"] is not None:
+        told.append(f"{device['utilisation']:.0f}% used")
+    return " ".join(told)
 
 
 def _notes(status: Mapping[str, Any]) -> list[RenderableType]:

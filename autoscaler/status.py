@@ -50,6 +50,7 @@ def fleet_status(
         "missing": keeper.missing,
         "last_lines": list(keeper.last_lines) if keeper.backoff.crashes else [],
         "decisions": [asdict(change) for change in keeper.changes],
+        "decided": dict(keeper.decided),
         "nodes": [
             _node(node, now, processes.get(node.name), reports.get(node.name)) for node in nodes
         ],
@@ -90,7 +91,6 @@ def _node(
         "pid": None if process is None else process.pid,
         "adopted": process is not None and process.adopted,
         "devices": [] if process is None else list(process.devices),
-        "memory": {} if report is None else {uuid: dict(m) for uuid, m in report.memory.items()},
         "note": None if report is None else report.note,
     }
 
@@ -107,6 +107,7 @@ def device_status(device: Device, processes: Iterable[NodeProcess]) -> dict[str,
         "name": device.name,
         "free": None if device.memory is None else device.memory.free,
         "total": None if device.memory is None else device.memory.total,
+        "utilisation": device.utilisation,
         "fault": device.fault,
         "nodes": sorted(
             process.name

@@ -27,6 +27,7 @@ from celery_concurrent.knobs import Knobs
 from celery_concurrent.limits import Limits
 from celery_concurrent.marks import limits_of
 from celery_concurrent.services import enter, exit, method, service
+from celery_concurrent.tracing import install as _install_tracing
 from celery_concurrent.worker import install as _install
 
 __version__ = "0.1.0"
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 # ``celery worker -P concurrent``, ``app.Worker(pool="concurrent")`` and the setting
 # ``worker_pool`` know the pool by name as soon as an app's tasks are decorated.
 _install.install()
+_install_tracing()
 
 __all__ = [
     "Arguments",

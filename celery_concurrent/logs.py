@@ -6,6 +6,10 @@ import logging
 from typing import Any
 
 from celery_concurrent.context import current_input_id
+from celery_concurrent.inputlogs import InputLogs
+
+#: Keeps the lines of inputs, in a node; empty in any other process.
+_keepers: list[InputLogs] = []
 
 #: Shown for a record that no input has made.
 NONE = "-"
@@ -32,6 +36,11 @@ def install(app: Any) -> None:
             setattr(app.log, log_format, ours)
 
 
+def keep(kept: InputLogs | None) -> None:
+    """Have the lines of inputs kept from now on; None for nobody."""
+    _keepers[:] = [] if kept is None else [kept]
+
+
 def _install_factory() -> None:
     make = logging.getLogRecordFactory()
     if hasattr(make, "__adds_input_id__"):
@@ -39,7 +48,11 @@ def _install_factory() -> None:
 
     def make_with_input_id(*args: Any, **kwargs: Any) -> logging.LogRecord:
         record = make(*args, **kwargs)
-        record.input_id = current_input_id() or NONE
+        input_id = current_input_id()
+        record.input_id = input_id or NONE
+        if input_id is not None:
+            for keeper in _keepers:
+                keeper.keep(input_id, record)
         return record
 
     make_with_input_id.__adds_input_id__ = True  # type: ignore[attr-defined]  # read above

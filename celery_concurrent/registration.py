@@ -22,6 +22,7 @@ from celery._state import _get_active_apps
 from celery.app.annotations import resolve_all
 from celery.local import PromiseProxy, Proxy
 
+from celery_concurrent import sent
 from celery_concurrent.bridge import driven
 from celery_concurrent.errors import ConfigurationError
 from celery_concurrent.limits import Limits
@@ -123,6 +124,7 @@ def _is_made_from(task: Any, function: Any) -> bool:
 def _adopt(task: Any, mark: Mark) -> None:
     """Make a concurrent task of one that exists."""
     setattr(task, MARK, mark)
+    sent.tell_of(task.name)
     if mark.is_async:
         # autoretry_for keeps the innermost function as _orig_run (CELERY: app/autoretry.py).
         attribute = "_orig_run" if hasattr(task, "_orig_run") else "run"
@@ -180,6 +182,7 @@ def _concurrent_task_from_fun(
     setattr(task, _GIVEN, given)
     if mark is not None:
         setattr(task, MARK, mark)
+        sent.tell_of(task.name)
     return task
 
 

@@ -22,6 +22,7 @@ class NodeSettings:
             False is Celery's and kombu's own way: one by one. On Redis it loses an input when the
             node dies between taking it and registering it, and gives back what a dead node had
             taken after the visibility timeout.
+        log_lines: the last log lines of each input that the node keeps to be shown, 0 for none.
         redis_lease: seconds without a sign of life of a node after which others put back what it
             has taken from Redis, with batching.
 
@@ -33,12 +34,14 @@ class NodeSettings:
     eta_limit: int = 1000
     stuck_timeout: float = 60.0
     batching: bool = True
+    log_lines: int = 200
     redis_lease: float = 10.0
 
     def __post_init__(self) -> None:
         self._require_number("io_threads", int, least=1)
         self._require_number("eta_limit", int, least=0)
         self._require_number("stuck_timeout", float, least=0)
+        self._require_number("log_lines", int, least=0)
         self._require_number("redis_lease", float, least=1)
         if not isinstance(self.batching, bool):
             raise ConfigurationError(f"concurrent_batching={self.batching!r} must be True or False")

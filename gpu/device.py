@@ -113,11 +113,26 @@ class DeviceSource(Protocol):
         """What is there now. A host without GPUs, or with lost ones, is no error."""
 
 
-class MemorySource(Protocol):
-    """Where the memory of a few devices is read, over and over; for one thread at a time."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What a node wants to know of a device of its own, over and over.
 
-    def read(self) -> Mapping[str, Memory | None]:
-        """By UUID; None for a device that cannot tell.
+    Args:
+        name: the product's name; None when the driver cannot tell.
+        memory: None when the driver cannot tell.
+        utilisation: as of a device; None when the driver cannot tell.
+    """
+
+    name: str | None = None
+    memory: Memory | None = None
+    utilisation: int | None = None
+
+
+class ReadingSource(Protocol):
+    """Where a few devices are read, over and over; for one thread at a time."""
+
+    def read(self) -> Mapping[str, Reading]:
+        """By UUID.
 
         Raises:
             ConcurrencyError: one of them does not answer.

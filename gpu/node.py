@@ -17,9 +17,9 @@ from celery.exceptions import Retry
 from celery.utils.log import get_logger
 
 from celery_concurrent.errors import ConcurrencyError
-from celery_concurrent.gpu.device import Memory, MemorySource
+from celery_concurrent.gpu.device import Reading, ReadingSource
 from celery_concurrent.gpu.guard import MARGIN, MemoryGuard, check_margin
-from celery_concurrent.gpu.simulated import UUID, SimulatedMemory
+from celery_concurrent.gpu.simulated import UUID, SimulatedReadings
 from celery_concurrent.pool.core import NodePool
 from celery_concurrent.pool.inputs import current_input
 from celery_concurrent.worker.steps import NodeStep
@@ -45,7 +45,7 @@ def margin_of(app: Any) -> float:
     return float(margin)
 
 
-def source_of(environ: Mapping[str, str]) -> MemorySource | None:
+def source_of(environ: Mapping[str, str]) -> ReadingSource | None:
     """Reads the devices that this process is pinned to; None where it is pinned to none.
 
     A device that is pinned by its number is not watched: which one that is, depends on what
@@ -55,14 +55,14 @@ def source_of(environ: Mapping[str, str]) -> MemorySource | None:
     if not pinned:
         return None
     if all(uuid.startswith(UUID) for uuid in pinned):
-        return SimulatedMemory(pinned, environ)
+        return SimulatedReadings(pinned, environ)
     if not all(uuid.startswith(("GPU-", "MIG-")) for uuid in pinned):
         logger.info("device memory is not watched: CUDA_VISIBLE_DEVICES names no UUIDs")
         return None
     # The bindings are not light, and most nodes have no device.
     from celery_concurrent.gpu import nvml
 
-    return nvml.NvmlMemory(pinned)
+    return nvml.NvmlReadings(pinned)
 
 
 class GuardStep(bootsteps.StartStopStep):
@@ -96,7 +96,7 @@ class NodeGuard:
         margin: the share of memory that is to stay free.
     """
 
-    def __init__(self, pool: NodePool, source: MemorySource | None, *, margin: float) -> None:
+    def __init__(self, pool: NodePool, source: ReadingSource | None, *, margin: float) -> None:
         self._pool = pool
         self._source = source
         self._guard = MemoryGuard(
@@ -132,20 +132,20 @@ class NodeGuard:
                 break
         self._source.close()
 
-    def _look(self, source: MemorySource) -> None:
+    def _look(self, source: ReadingSource) -> None:
         try:
-            memories = source.read()
+            readings = source.read()
         except Exception as error:  # whatever it is, the node has to serve
             self._stand_aside(error)
             return
         if self._is_aside:
             self._is_aside = False
             logger.info("device memory is watched again")
-        self._pool.status.memory = _told(memories)
-        self._guard.look(list(memories.values()))
+        self._pool.status.devices = _told(readings)
+        self._guard.look([reading.memory for reading in readings.values()])
 
     def _stand_aside(self, error: Exception) -> None:
-        self._pool.status.memory = None
+        self._pool.status.devices = None
         self._guard.stand_aside()
         if not self._is_aside:
             self._is_aside = True
@@ -184,9 +184,13 @@ class NodeGuard:
             logger.warning("this node runs fewer inputs: %s", reason)
 
 
-def _told(memories: Mapping[str, Memory | None]) -> dict[str, dict[str, int]] | None:
+def _told(readings: Mapping[str, Reading]) -> dict[str, dict[str, Any]]:
     return {
-        uuid: {"free": memory.free, "total": memory.total}
-        for uuid, memory in memories.items()
-        if memory is not None
-    } or None
+        uuid: {
+            "name": reading.name,
+            "free": None if reading.memory is None else reading.memory.free,
+            "total": None if reading.memory is None else reading.memory.total,
+            "utilisation": reading.utilisation,
+        }
+        for uuid, reading in readings.items()
+    }

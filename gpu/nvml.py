@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from celery.utils.log import get_logger
 
-from celery_concurrent.gpu.device import Device, Inventory, Memory, Process, ReadingError
+from celery_concurrent.gpu.device import Device, Inventory, Memory, Process, Reading, ReadingError
 
 try:
     import pynvml
@@ -26,7 +26,7 @@ except ModuleNotFoundError:  # the extra `gpu` is not installed: nothing but a G
     pynvml = None
 
 logger = get_logger(__name__)
-Reading = TypeVar("Reading")
+Told = TypeVar("Told")
 
 # NVML's codes, by number: pynvml may be missing, and an old one has no name for a new code.
 _NO_PERMISSION = 4
@@ -137,10 +137,10 @@ class Nvml:
         )
 
 
-class NvmlMemory:
-    """Reads the memory of these devices and nothing else; for one thread at a time.
+class NvmlReadings:
+    """Reads what a node wants to know of its devices; for one thread at a time.
 
-    That is two calls for each, where an inventory takes some eight for each device of the host.
+    That is four calls for each, where an inventory takes some eight for each device of the host.
 
     Args:
         uuids: whole ones, of GPUs and MIG slices.
@@ -150,8 +150,8 @@ class NvmlMemory:
         self._uuids = tuple(uuids)
         self._driver = _Driver()
 
-    def read(self) -> dict[str, Memory | None]:
-        """By UUID; None for a device that has no memory of its own, or cannot tell.
+    def read(self) -> dict[str, Reading]:
+        """By UUID; without what a device does not have, or cannot tell.
 
         Raises:
             ReadingError: there is no driver, or one of the devices does not answer.
@@ -162,15 +162,20 @@ class NvmlMemory:
             self._driver.ensure_open()
         except pynvml.NVMLError as error:
             raise ReadingError(_remedy(error)) from error
-        return {uuid: self._memory(uuid) for uuid in self._uuids}
+        return {uuid: self._reading(uuid) for uuid in self._uuids}
 
     def close(self) -> None:
         """Let go of the driver. Idempotent; the next reading opens it again."""
         self._driver.close()
 
-    def _memory(self, uuid: str) -> Memory | None:
+    def _reading(self, uuid: str) -> Reading:
         try:
-            return _if_told(_memory, pynvml.nvmlDeviceGetHandleByUUID(uuid))
+            handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+            return Reading(
+                name=_if_told(pynvml.nvmlDeviceGetName, handle),
+                memory=_if_told(_memory, handle),
+                utilisation=_if_told(_utilisation, handle),
+            )
         except pynvml.NVMLError as error:
             self.close()  # a driver that was loaded anew wants to be opened anew
             raise ReadingError(f"device {uuid}: {_words(error)}") from error
@@ -223,7 +228,7 @@ def _device(handle: Any, *, index: int, driver: str) -> Device:
     )
 
 
-def _if_told(read: Callable[[Any], Reading], handle: Any) -> Reading | None:
+def _if_told(read: Callable[[Any], Told], handle: Any) -> Told | None:
     """A reading that can be done without. That its device is lost is told on."""
     try:
         return read(handle)

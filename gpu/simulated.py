@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from celery_concurrent.errors import ConfigurationError
-from celery_concurrent.gpu.device import Device, Inventory, Memory, Process, ReadingError
+from celery_concurrent.gpu.device import Device, Inventory, Memory, Process, Reading, ReadingError
 
 #: Names the JSON file.
 STATE = "CELERY_CONCURRENT_SIMULATED_GPUS"
@@ -94,8 +94,8 @@ class Simulated:
             raise ConfigurationError(f"{where}: {error}") from error
 
 
-class SimulatedMemory:
-    """Reads the memory of simulated devices, as a node reads that of its own.
+class SimulatedReadings:
+    """Reads simulated devices, as a node reads its own.
 
     Args:
         uuids: theirs.
@@ -112,7 +112,7 @@ class SimulatedMemory:
             raise ConfigurationError(f"{self._uuids!r} must be simulated devices, as {UUID}0")
         self._devices = Simulated.of(1 + max(map(int, indices), default=-1), environ)
 
-    def read(self) -> dict[str, Memory | None]:
+    def read(self) -> dict[str, Reading]:
         """By UUID, as the file has them now.
 
         Raises:
@@ -123,7 +123,14 @@ class SimulatedMemory:
         for uuid in self._uuids:
             if found[uuid].lost:
                 raise ReadingError(f"device {uuid}: {found[uuid].fault}")
-        return {uuid: found[uuid].memory for uuid in self._uuids}
+        return {
+            uuid: Reading(
+                name=found[uuid].name,
+                memory=found[uuid].memory,
+                utilisation=found[uuid].utilisation,
+            )
+            for uuid in self._uuids
+        }
 
     def close(self) -> None:
         """Nothing is held."""

@@ -9,6 +9,7 @@ Celery made, field by field, there is none.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import partial
@@ -21,7 +22,9 @@ from kombu.compression import compress
 from kombu.serialization import dumps
 from kombu.utils.uuid import uuid
 
+from celery_concurrent import tracing
 from celery_concurrent.bulk.reprs import args_repr
+from celery_concurrent.sent import SENT_AT
 
 #: Celery's, where 5.6 has no setting for it.
 REPR_LEVELS = 3
@@ -105,7 +108,8 @@ class Template:
         recorder = _Recorder(producer.connection, serializer=producer.serializer)
         input_id = uuid()
         try:
-            task.apply_async(args, kwargs, task_id=input_id, producer=recorder, **options)
+            with tracing.for_many():
+                task.apply_async(args, kwargs, task_id=input_id, producer=recorder, **options)
         except _RecordedError:
             pass
         finally:
@@ -142,6 +146,8 @@ class Template:
             if headers["root_id"] == headers["id"]:
                 headers["root_id"] = input_id
             headers["id"] = input_id
+            if SENT_AT in headers:
+                headers[SENT_AT] = time.time()
             self._show(headers, args, kwargs)
         else:
             body = {**body, "id": input_id, "args": args, "kwargs": kwargs}
@@ -158,6 +164,9 @@ class Template:
             headers["kwargsrepr"] = self._kwargs_repr(kwargs) if kwargs else self._no_kwargs
 
     def _is_like_the_first(self, draft: Draft) -> bool:
+        # But for when it was sent, which is now.
+        if SENT_AT in self._first.headers:
+            draft.headers[SENT_AT] = self._first.headers[SENT_AT]
         return draft == self._first
 
 

@@ -18,6 +18,7 @@ from celery.app.routes import MapRoute
 from celery.utils.functional import maybe_evaluate
 from kombu import Queue
 
+from celery_concurrent import sent
 from celery_concurrent.pool.hops import Hopper
 from celery_concurrent.routing import queue_per_task
 
@@ -74,7 +75,7 @@ def _reasons(task: Any, options: Mapping[str, Any]) -> Iterator[str]:
         yield "reply_to is a queue"
     yield from _overrides(task)
     for signal in (signals.before_task_publish, signals.after_task_publish, signals.task_sent):
-        if signal.has_listeners(task.name):
+        if sent.has_other_receivers(signal, task.name):
             yield f"the signal {signal.name} has receivers"
     if app.conf.task_send_sent_event:
         yield "task_send_sent_event is on"

@@ -17,14 +17,16 @@ from celery.concurrency.base import BasePool
 from celery.worker import state as worker_state
 from kombu.asynchronous import get_event_loop
 
-from celery_concurrent import control
+from celery_concurrent import control, logs
+from celery_concurrent.inputlogs import InputLogs
 from celery_concurrent.marks import mark_of
+from celery_concurrent.pool import spans
 from celery_concurrent.pool.deadlines import Deadlines
 from celery_concurrent.pool.engine import Engine
 from celery_concurrent.pool.hooks import Hook
 from celery_concurrent.pool.hops import Hopper
 from celery_concurrent.pool.inbox import Inbox
-from celery_concurrent.pool.inputs import Input
+from celery_concurrent.pool.inputs import STOPPED, Input
 from celery_concurrent.pool.publishing import Hops
 from celery_concurrent.pool.shortcuts import Shortcuts, decoded_once
 from celery_concurrent.pool.slots import PLAIN, Slots
@@ -55,6 +57,8 @@ class NodePool(BasePool):
         self.settings = NodeSettings.of(self.app)
         self.inbox = Inbox()
         self.status = Status()
+        #: Keeps the log lines of inputs; None for nobody.
+        self.logs = InputLogs(self.settings.log_lines) if self.settings.log_lines else None
         #: Called once, at the end of a stop, warm or cold.
         self.on_closed: list[Callable[[], None]] = []
         #: Called once, by a warm stop, when the last input has settled.
@@ -118,6 +122,7 @@ class NodePool(BasePool):
         self._hops.install()
         self._shortcuts.install()
         control.attach(self)
+        logs.keep(self.logs)
         if self._is_without_hub:
             self.inbox.start_thread()
         self.start_runners()
@@ -254,17 +259,19 @@ class NodePool(BasePool):
 
     def _get_info(self) -> dict[str, Any]:
         info: dict[str, Any] = super()._get_info()
-        groups = self.slots.groups
+        node, _ = self.slots.figures()
         info.update(
             {
-                "max-concurrency": self.slots.total,
-                "running": self.slots.running,
-                "slots": {
-                    name: f"{groups[name].running} of {groups[name].allowed}, target "
-                    f"{min(groups[name].target, groups[name].allowed)}"
-                    for name in self.slots.counted
-                },
-                "timeouts": (self.options.get("soft_timeout"), self.options.get("timeout")),
+                "max-concurrency": node.slots,
+                "running": node.running,
+                "target": node.target,
+                # Sentences, for Flower shows a list of them as such.
+                "slots": [str(self.slots.groups[name]) for name in self.slots.counted],
+                # As prefork tells them.
+                "timeouts": [
+                    self.options.get("soft_timeout") or 0,
+                    self.options.get("timeout") or 0,
+                ],
             }
         )
         return info
@@ -287,12 +294,15 @@ class NodePool(BasePool):
             for drained in self.on_drained:
                 drained()
         self.close_runners()
+        for input in self.engine.running:
+            spans.end(input, None)
         self._deadlines.close()
         self._hopper.close()
         self._shortcuts.uninstall()
         self._hops.uninstall()
         self.inbox.close()
         control.detach(self)
+        logs.keep(None)
         for closed in self.on_closed:
             closed()
 
@@ -306,7 +316,7 @@ class NodePool(BasePool):
         while self.engine.has_unfinished:
             if self._is_cold:
                 cold_until = cold_until or time.monotonic() + COLD_STOP_TIMEOUT
-                self.engine.end_all("the node stops")
+                self.engine.end_all(STOPPED)
                 if time.monotonic() > cold_until:
                     break
             self._settle_posted(0.2)

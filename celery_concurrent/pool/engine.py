@@ -20,12 +20,14 @@ from celery.utils.log import get_logger
 from celery.worker import state as worker_state
 
 from celery_concurrent.context import CURRENT_INPUT
+from celery_concurrent.pool import spans
 from celery_concurrent.pool.inbox import Inbox
 from celery_concurrent.pool.inputs import LOST, Hold, Input
 from celery_concurrent.pool.outcomes import Outcome, run_tracer
 from celery_concurrent.pool.redeliveries import Redeliveries
 from celery_concurrent.pool.slots import Slots
 from celery_concurrent.pool.timelimits import TimeLimits
+from celery_concurrent.pool.timing import Timing
 
 logger = get_logger(__name__)
 
@@ -73,6 +75,7 @@ class Engine:
         counts_early: Callable[[Any], bool],
     ) -> None:
         self.slots = slots
+        self.timing = Timing()
         #: Where the consumer counts inputs that are acknowledged before they run.
         self.gate: EarlyGate | None = None
         #: Gives that under which the consumer takes inputs now.
@@ -90,6 +93,11 @@ class Engine:
     def running(self) -> list[Input]:
         """The inputs that hold a slot."""
         return [input for input in list(self._inputs.values()) if input.started_at is not None]
+
+    @property
+    def held(self) -> list[Input]:
+        """The inputs in a slot, or in line for one."""
+        return list(self._inputs.values())
 
     def has(self, message: Any) -> bool:
         """Whether an input of this message waits for a slot here, or runs."""
@@ -176,6 +184,7 @@ class Engine:
         if self._refusing or (waited and request.revoked()):
             return False
         input.started_at = time.monotonic()
+        self.timing.started(input)
         self._redeliveries.starts(input)
         if self.gate is not None and self._counts_early(request):
             input.gate = self.gate
@@ -196,14 +205,17 @@ class Engine:
 
     def _run(self, input: Input) -> None:
         """On the runner."""
+        spans.start(input)
         outcome = run_tracer(input)
         with input.lock:
             input.left = input.finished = True
+        spans.end(input, outcome)
         self._inbox.post(partial(self._settle, input, outcome))
 
     def _settle(self, input: Input, outcome: Outcome) -> None:
         """Tell Celery how it ended, unless that is settled already; give its slot back."""
         try:
+            self.timing.ended(input, outcome)
             if input.ended is None and not input.dropped:
                 outcome.report(input.request)
                 self._redeliveries.remember(input, outcome)

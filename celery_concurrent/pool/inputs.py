@@ -21,6 +21,8 @@ from celery_concurrent.errors import InputCancellation
 
 #: Why an input is ended whose message is no longer this node's.
 LOST = "its lease has lapsed, and it is another node's by now"
+#: Why one is ended that a node leaves to others, at its end.
+STOPPED = "the node stops"
 
 
 class Hold(Protocol):
@@ -78,6 +80,7 @@ class Input:
         "root_id",
         "soft_limit",
         "soft_pending",
+        "span",
         "started_at",
         "target",
         "token",
@@ -121,6 +124,8 @@ class Input:
         self.left = False
         self.finished = False
         self.soft_pending = False
+        #: Its span of OpenTelemetry while it runs, see :mod:`.spans`; None where none is made.
+        self.span: Any = None
         #: Why it was ended from outside; None while it was not.
         self.ended: str | None = None
         self.ended_at: float | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from billiard.einfo import ExceptionInfo
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from celery.exceptions import Reject
 from kombu.utils.encoding import safe_repr
 
@@ -25,6 +25,23 @@ class Outcome:
     traced: tuple[int, Any, float] | None
     error: ExceptionInfo | None = None
 
+    @property
+    def failure(self) -> ExceptionInfo | None:
+        """What became of an input that raised; None where it returned."""
+        if self.error is not None:
+            return self.error
+        assert self.traced is not None
+        failed, value, _ = self.traced
+        return value if failed else None
+
+    @property
+    def exception(self) -> BaseException | None:
+        """What the input raised, out of what billiard wraps it in; None where it returned."""
+        if self.failure is None:
+            return None
+        error: BaseException = self.failure.exception
+        return error.exc if isinstance(error, ExceptionWithTraceback) else error
+
     def report(self, request: Any) -> None:
         """Let the request settle: state, events, acknowledgement."""
         if self.error is None:
@@ -35,11 +52,7 @@ class Outcome:
     @property
     def is_given_back(self) -> bool:
         """Whether the task gave its message back on purpose: it is to run when it comes again."""
-        if self.error is not None:
-            return isinstance(self.error.exception, Reject)
-        assert self.traced is not None
-        failed, value, _ = self.traced
-        return bool(failed) and isinstance(value.exception, Reject)
+        return isinstance(self.exception, Reject)
 
 
 def run_tracer(input: Input) -> Outcome:
@@ -57,12 +70,11 @@ def run_tracer(input: Input) -> Outcome:
         if isinstance(error, Exception) and not isinstance(error, MemoryError):
             return Outcome(None, ExceptionInfo())
         return Outcome(None, _crash(input, error))
-    failed, value, seconds = traced
-    if failed:
-        raised = getattr(value.exception, "exc", value.exception)
-        if isinstance(raised, MemoryError):
-            return Outcome((failed, _crash(input, raised), seconds))
-    return Outcome(traced)
+    outcome = Outcome(traced)
+    if isinstance(outcome.exception, MemoryError):
+        failed, _, seconds = traced
+        return Outcome((failed, _crash(input, outcome.exception), seconds))
+    return outcome
 
 
 def _crash(input: Input, error: BaseException) -> ExceptionInfo:

@@ -52,6 +52,11 @@ class Group(Generic[H]):
     waiting: deque[H] = field(default_factory=deque)
     ceiling: int | None = None
 
+    def __str__(self) -> str:
+        most = "" if self.most is None else f", max_inputs {self.most}"
+        target = min(self.target, self.allowed)
+        return f"{self.name}: {self.running} of {self.allowed} taken, target {target}{most}"
+
     @property
     def allowed(self) -> int:
         """How many run at once at the most now."""

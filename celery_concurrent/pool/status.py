@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 #: Loading (services' ``enter`` included), taking inputs, finishing what it has.
 State = Literal["starting", "ready", "draining"]
@@ -27,9 +27,10 @@ class Status:
         self._entered: tuple[State, float] = ("starting", self._began)
         #: A sentence that people should see, such as why the node's limit was lowered.
         self.note: str | None = None
-        #: By device that the node is pinned to, its ``free`` and ``total`` bytes when they were
-        #: last read; None while nobody reads them.
-        self.memory: Mapping[str, Mapping[str, int]] | None = None
+        #: By device that the node is pinned to, its ``name``, ``free`` and ``total`` bytes, and
+        #: ``utilisation`` in percent when they were last read, each None when it is not told;
+        #: None while nobody reads them.
+        self.devices: Mapping[str, Mapping[str, Any]] | None = None
         self.on_change: Callable[[], None] = _nobody_asks
 
     @property

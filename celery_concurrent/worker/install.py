@@ -61,6 +61,7 @@ def _on_worker_init(sender: Any, **_: Any) -> None:
     worker.pool_cls = pool
     _cap_instead_of_autoscaling(worker)
     from celery_concurrent import logs
+    from celery_concurrent.worker import commands  # noqa: F401  # registers them
     from celery_concurrent.worker.consumer import LaneStep, NodeConsumer
     from celery_concurrent.worker.steps import NodeStep
     from celery_concurrent.worker.telling import TellStep

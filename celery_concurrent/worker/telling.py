@@ -9,16 +9,19 @@ the consumer is gone. And a broker that does not answer holds up nothing but thi
 from __future__ import annotations
 
 import os
+import resource
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Protocol
+from pathlib import Path
+from typing import Any, Final
 
 from celery import bootsteps
 from celery.utils.log import get_logger
 from celery.worker import state as worker_state
 from celery.worker.components import Pool
 
+from celery_concurrent.outlets import DispatcherOutlet, Outlet
 from celery_concurrent.pool.core import NodePool
 from celery_concurrent.pool.slots import Figures
 from celery_concurrent.pool.status import Status
@@ -35,7 +38,13 @@ SHORTEST: Final = 0.1
 PATIENCE: Final = 2.0
 
 #: Fields that change without anything having happened that somebody waits for.
-_PASSING: Final = frozenset({"age", "state_age", "arrived", "finished", "memory"})
+_PASSING: Final = frozenset(
+    {
+        *("age", "state_age", "arrived", "finished", "devices"),
+        *("cpu", "rss", "timing", "outcomes", "last_input"),
+    }
+)
+_PAGE: Final = resource.getpagesize()
 
 
 def event_fields(
@@ -49,11 +58,13 @@ def event_fields(
     arrived: int,
     finished: int,
     device: str | None,
+    timing: Mapping[str, Any],
+    process: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The event, less what Celery adds: type, hostname, pid, timestamp, utcoffset, clock.
 
     Args:
-        status: the node's state, its devices' memory, its note.
+        status: the node's state, its devices, its note.
         node: its slots.
         groups: the slots by function or service.
         queues: that it consumes.
@@ -62,6 +73,8 @@ def event_fields(
         scheduled: inputs that it has fetched and that are not due.
         arrived, finished: how many inputs have been due, and have ended, so far.
         device: what the node is pinned to, as in CUDA_VISIBLE_DEVICES; None for nothing.
+        timing: what inputs took, see :meth:`Timing.fields`.
+        process: its CPU and memory, see :func:`process_fields`.
     """
     return {
         "state": status.state,
@@ -75,9 +88,21 @@ def event_fields(
         "finished": finished,
         "tasks": {name: _told(figures) for name, figures in groups.items()},
         "device": device,
-        "memory": status.memory,
+        "devices": status.devices,
         "note": status.note,
+        **timing,
+        **process,
     }
+
+
+def process_fields() -> dict[str, Any]:
+    """``cpu``, the seconds that this process has used; ``rss``, bytes, None where nobody tells."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    try:
+        rss = int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
+    except OSError:  # not Linux
+        rss = None
+    return {"cpu": round(used.ru_utime + used.ru_stime, 3), "rss": rss}
 
 
 def _told(figures: Figures) -> dict[str, int]:
@@ -87,46 +112,6 @@ def _told(figures: Figures) -> dict[str, int]:
         "running": figures.running,
         "reserved": figures.reserved,
     }
-
-
-class Outlet(Protocol):
-    """Where events go."""
-
-    def send(self, fields: Mapping[str, Any]) -> None:
-        """Send one; raises when it cannot."""
-
-    def close(self) -> None:
-        """Let go of what it holds."""
-
-
-class DispatcherOutlet:
-    """Celery's event dispatcher on a connection of its own.
-
-    Args:
-        app: the Celery app.
-        hostname: the node's name.
-    """
-
-    def __init__(self, app: Any, hostname: str) -> None:
-        self._connection = app.connection_for_write()
-        try:
-            # Each broker of a list once: the next look comes in a second.
-            tries = max(1, len(self._connection.alt))
-            self._connection.ensure_connection(
-                max_retries=tries, interval_start=0, interval_step=0, interval_max=0
-            )
-            self._dispatcher = app.events.Dispatcher(
-                self._connection, hostname=hostname, buffer_while_offline=False
-            )
-        except BaseException:
-            self.close()
-            raise
-
-    def send(self, fields: Mapping[str, Any]) -> None:
-        self._dispatcher.send(TYPE, **fields)
-
-    def close(self) -> None:
-        self._connection.release()
 
 
 class Teller:
@@ -202,7 +187,7 @@ class Teller:
                 if last:
                     return
                 self._outlet = self._connect()
-            self._outlet.send(fields)
+            self._outlet.send(TYPE, {**fields, "ended": True} if last else fields)
         except Exception as error:  # of the broker's, the network's, the serializer's
             self._fail(error)
         else:
@@ -281,4 +266,6 @@ def _fields_of(worker: Any, pool: NodePool, device: str | None) -> dict[str, Any
         arrived=slots.arrived,
         finished=finished,
         device=device,
+        timing=pool.engine.timing.fields(),
+        process=process_fields(),
     )

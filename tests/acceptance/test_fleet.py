@@ -165,7 +165,7 @@ def test_nodes_share_devices_and_what_does_not_fit_is_said(project: Project) -> 
     try:
         fleets.wait_until_ready()
         status = fleets.wait_for_status("q", lambda s: s["counts"]["ready"] == 8, timeout=60)
-        devices = Counter(device for node in status["nodes"] for device in node["devices"])
+        devices = Counter(device["uuid"] for node in status["nodes"] for device in node["devices"])
         assert devices == {f"GPU-simulated-{number}": 2 for number in range(4)}
         fleets.command("set", "q", "--min-nodes", "9", "--max-nodes", "9")
         status = fleets.wait_for_status("q", lambda s: s["state"] == "short")
@@ -199,7 +199,7 @@ def test_an_app_may_have_modules_called_gpu_and_autoscaler(
         told = project.tasks.whose.delay().get(timeout=30)
         assert told == ["own gpu", "own autoscaler"]
         (node,) = fleets.status("q")["nodes"]
-        assert node["devices"] == ["GPU-simulated-0"]
+        assert [device["uuid"] for device in node["devices"]] == ["GPU-simulated-0"]
         assert fleet_command(project, "status").returncode == 0
         fleets.signal(signal.SIGTERM)
         assert fleets.wait(30) == 0

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,6 +104,11 @@ def start(environ: dict[str, str]) -> Iterator[Start]:
         yield run
 
 
+def uuids(node: dict[str, Any]) -> list[str]:
+    """The devices that a node of a status is pinned to."""
+    return [device["uuid"] for device in node["devices"]]
+
+
 def table(project: Project) -> str:
     """What ``fleet status`` prints."""
     return fleet_command(project, "status").stdout
@@ -118,7 +124,7 @@ def test_nodes_that_outlive_their_autoscaler_keep_their_device_for_their_app(
     inputs = [shop.tasks.work.delay(str(flag)) for _ in range(6)]
     status = first.wait_for_status("q", lambda s: s["running"] == 6)
     pids = sorted(node["pid"] for node in status["nodes"])
-    assert [node["devices"] for node in status["nodes"]] == [["GPU-a"]] * 2
+    assert [uuids(node) for node in status["nodes"]] == [["GPU-a"]] * 2
     first.signal(signal.SIGKILL)
     first.wait()
     wait_for(lambda: sorted(nodes_of(shop)) == pids, what="the end of the template")
@@ -135,7 +141,7 @@ def test_nodes_that_outlive_their_autoscaler_keep_their_device_for_their_app(
     second = start(shop, "--max-nodes", "3", *knobs)
     status = second.wait_for_status("q", lambda s: s["counts"]["ready"] == 3)
     assert sorted(node["adopted"] for node in status["nodes"]) == [False, True, True]
-    assert [node["devices"] for node in status["nodes"]] == [["GPU-a"]] * 3
+    assert [uuids(node) for node in status["nodes"]] == [["GPU-a"]] * 3
     assert other.status("q")["nodes"] == []
 
     flag.touch()
@@ -153,12 +159,12 @@ def test_a_lost_device_is_left_and_nothing_is_lost_with_it(
     fleets = start(project, "--min-nodes", "2", "--max-nodes", "2")
     inputs = [project.tasks.work.delay(str(flag)) for _ in range(8)]
     status = fleets.wait_for_status("q", lambda s: s["running"] == 8)
-    assert sorted(node["devices"] for node in status["nodes"]) == [["GPU-a"], ["GPU-b"]]
+    assert sorted(uuids(node) for node in status["nodes"]) == [["GPU-a"], ["GPU-b"]]
 
     lost = ("fault nvmlDeviceGetHandleByIndex_v2 15 0", "fault nvmlDeviceGetHandleByUUID 15 0")
     host.has_devices(0.9, 0.9, 0.9, faults=lost)
     status = fleets.wait_for_status("q", lambda s: s["counts"]["ready"] == 2 < len(s["nodes"]))
-    states = {node["devices"][0]: node["state"] for node in status["nodes"]}
+    states = {uuids(node)[0]: node["state"] for node in status["nodes"]}
     assert states == {"GPU-a": "draining", "GPU-b": "ready", "GPU-c": "ready"}
     assert "device GPU-a is lost, no node starts on it" in table(project)
     assert fleets.log().count("device GPU-a: GPU is lost (NVML error 15)") == 1
@@ -188,7 +194,8 @@ def test_short_memory_and_an_out_of_memory_error_are_seen_in_the_fleet(
     assert node["note"] == "5.0% of the device's memory is free: no new input above target"
     inputs = [project.tasks.work.delay(str(flag), fails=True) for _ in range(4)]
     (node,) = fleets.wait_for_status("q", lambda s: s["running"] == 2)["nodes"]
-    assert node["memory"] == {"GPU-a": {"free": 4 * GIB, "total": 80 * GIB}}
+    (device,) = node["devices"]
+    assert (device["uuid"], device["free"], device["total"]) == ("GPU-a", 4 * GIB, 80 * GIB)
     printed = table(project)
     assert "4.0 of 80.0 GiB" in printed
     assert node["note"] in printed

@@ -71,6 +71,13 @@ async def cancels_itself():
     asyncio.current_task().cancel()
     await asyncio.sleep(5)
 
+@app.task(bind=True, max_retries=1)
+@concurrent(max_inputs=2)
+def has_room_at_last(self):
+    if not self.request.retries:
+        raise self.retry(exc=MemoryError("no room"), countdown=0)
+    return "room"
+
 @task
 def returns_object():
     return object()
@@ -167,9 +174,13 @@ def bench(
     project = module_project(SOURCE, broker=broker)
     node = module_node(project)
     yield Bench(project=project, node=node)
-    # What it had not acknowledged would come back now.
-    node.kill()
+    # What it has not acknowledged by its end comes back now.
+    node.stop()
     assert backlog(project, project.name) == 0
+
+
+def test_what_ran_out_of_memory_is_tried_again_where_its_task_says_so(bench: Bench) -> None:
+    assert bench.call("has_room_at_last").get(timeout=10) == "room"
 
 
 @pytest.mark.parametrize("function", ["raises", "raises_async"])

@@ -129,9 +129,10 @@ def test_with_little_memory_left_a_node_stays_at_target_until_it_is_back(
     hold = project.tasks.hold
     told = events.wait_for_state(node.name, state="ready", note=None)
     assert slots_of(events, node, hold)["slots"] == 4
-    wait_for(lambda: events.states(node.name)[-1]["memory"], what="the memory")
+    wait_for(lambda: events.states(node.name)[-1]["devices"], what="the memory")
     told = events.states(node.name)[-1]
-    assert told["memory"] == {"GPU-bbbb": {"total": 80 * GIB, "free": round(80 * GIB * 0.9)}}
+    device = told["devices"]["GPU-bbbb"]
+    assert (device["total"], device["free"]) == (80 * GIB, round(80 * GIB * 0.9))
 
     devices.have(0.0999)
     told = wait_for_note(events, node, "no new input above target")
@@ -200,7 +201,7 @@ def test_a_driver_that_fails_is_said_once_and_stops_nothing(
     events.wait_for_state(node.name, state="ready")
     wait_for_note(events, node, "no new input above target")
     devices.have(0.01, "fault nvmlDeviceGetMemoryInfo_v2 15 1")
-    events.wait_for_state(node.name, note=None, memory=None)
+    events.wait_for_state(node.name, note=None, devices=None)
     assert node.log().count("device memory is not watched: device GPU-bbbb") == 1
     (project.folder / "go").touch()
     outcome(project.tasks.hold.delay("go"))
@@ -227,7 +228,14 @@ def test_simulated_devices_are_watched_as_real_ones_are(
     events.wait_for_state(node.name, state="ready", note=None)
     simulated.change(state, 1, memory_free=GIB)
     told = wait_for_note(events, node, "no new input above target")
-    assert told["memory"] == {"GPU-simulated-1": {"free": GIB, "total": 24 * GIB}}
+    assert told["devices"] == {
+        "GPU-simulated-1": {
+            "name": "Simulated GPU",
+            "free": GIB,
+            "total": 24 * GIB,
+            "utilisation": 0,
+        }
+    }
     simulated.change(state, 1, fault="fell off the bus")
     node.wait_for_log("device memory is not watched: device GPU-simulated-1: fell off the bus")
 

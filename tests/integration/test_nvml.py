@@ -76,8 +76,8 @@ def any_reader(request: pytest.FixtureRequest) -> Iterator[Reader]:
 
 def test_the_memory_of_single_devices_is_read_by_their_uuids(host: FakeHost) -> None:
     host.has(A, *A_SLICES, B)
-    code = "from celery_concurrent.gpu.nvml import NvmlMemory; import sys; "
-    code += "print({u: m and m.free for u, m in NvmlMemory(sys.argv[1:]).read().items()})"
+    code = "from celery_concurrent.gpu.nvml import NvmlReadings; import sys; "
+    code += "print({u: r.memory.free for u, r in NvmlReadings(sys.argv[1:]).read().items()})"
     argv = [sys.executable, "-c", code, "MIG-a4", "GPU-bbbb"]
     done = subprocess.run(
         argv, env={**os.environ, **host.environ}, capture_output=True, text=True, check=True

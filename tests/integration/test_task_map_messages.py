@@ -178,6 +178,8 @@ def _fields(message: Any) -> dict[str, Any]:
         for name in ("eta", "expires"):
             if place.get(name):
                 place[name] = Near(datetime.fromisoformat(place[name]).timestamp())
+    if "concurrent_sent_at" in headers:
+        headers["concurrent_sent_at"] = Near(headers["concurrent_sent_at"])
     if "expiration" in properties:
         properties["expiration"] = Near(int(properties["expiration"]) / 1_000)
     return {

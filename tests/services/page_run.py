@@ -12,15 +12,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tests.services.pages import PYTHON, SHELL, Block, check_syntax, commands
-from tests.services.process import Process, program
+from tests.services.process import Process, free_port, program
 
 _REDIS = re.compile(r"redis://localhost(?::6379)?(?:/(?P<db>\d+))?(?![\w:])")
 _AMQP = re.compile(r"(?:py)?amqp://(?:\w+:\w+@)?localhost(?::5672)?(?://|/\w*)?")
+#: Flower's own port, and the one that pages take for metrics.
+_FLOWER, _METRICS = "5555", "9810"
+_PORT = re.compile(rf"(?<=localhost:)({_FLOWER}|{_METRICS})\b|(?<=--metrics-port )({_METRICS})\b")
 #: What runs until it is ended, and what it prints when it serves.
 _SERVERS = {
     "worker": " ready.",
     "autoscaler": "autoscaler keeps",
     "beat": "beat: Starting",
+    "flower": "Visit me at ",
     "uvicorn": "Uvicorn running on",
 }
 _BLOCK_TIMEOUT = 90.0
@@ -31,7 +35,8 @@ class PageRun:
     """One page: files that its blocks write, servers that they start, until :meth:`kill`.
 
     ``redis`` gives the URL for a database's number, ``rabbitmq`` the one of a virtual host;
-    they take the place of the URLs on localhost that pages show.
+    they take the place of the URLs on localhost that pages show. So do ports of the page's own
+    for Flower's and for that of metrics.
     """
 
     def __init__(
@@ -48,11 +53,13 @@ class PageRun:
         self._redis = redis
         self._rabbitmq = rabbitmq
         self._servers: list[Process] = []
+        self._ports = {port: str(free_port()) for port in (_FLOWER, _METRICS)}
         path = f"{Path(sys.executable).parent}{os.pathsep}{environ.get('PATH', os.defpath)}"
         # Scripts lie beside the page's files, so that they import what the reader imports.
         # An autoscaler keeps its state in the user's folder.
         state = {"XDG_STATE_HOME": str(folder / "state")}
-        self._environ = {**environ, **state, "PATH": path, "PYTHONPATH": str(folder)}
+        flower = {"FLOWER_PORT": self._ports[_FLOWER], "FLOWER_ADDRESS": "127.0.0.1"}
+        self._environ = {**environ, **state, **flower, "PATH": path, "PYTHONPATH": str(folder)}
 
     def run(self, block: Block) -> None:
         """Do what the block asks for.
@@ -156,6 +163,7 @@ class PageRun:
 
     def _own_urls(self, text: str) -> str:
         text = _REDIS.sub(lambda found: self._redis(int(found["db"] or 0)), text)
+        text = _PORT.sub(lambda found: self._ports[found[0]], text)
         return _AMQP.sub(lambda _: self._rabbitmq(), text)
 
 

@@ -23,6 +23,7 @@ from celery_concurrent.autoscaler.provider import (
     ProviderError,
 )
 from celery_concurrent.autoscaler.reports import Reports
+from celery_concurrent.board import Board
 from celery_concurrent.errors import ConfigurationError
 from celery_concurrent.fleets import Fleet
 from celery_concurrent.gpu.device import Inventory
@@ -413,9 +414,13 @@ def test_a_reading_that_shows_an_arrival_is_the_one_that_is_decided_on(
     assert len(world.engine.living()) == 1
 
 
+def desk_of(world: World, overrides: Overrides) -> Desk:
+    return Desk(world.scaler, overrides, Board(), lambda: world.engine.now)
+
+
 def test_who_asks_for_the_status_is_told_of_a_node_that_has_just_started(tmp_path: Any) -> None:
     world = World()
-    desk = Desk(world.scaler, Overrides(tmp_path / "overrides.json"), lambda: world.engine.now)
+    desk = desk_of(world, Overrides(tmp_path / "overrides.json"))
     with running(world):
         for started in range(1, 4):
             world.broker.backlogs["q"] = 20 * started
@@ -439,7 +444,7 @@ def test_the_loop_sleeps_though_a_node_has_crashed_that_nobody_needs_any_more() 
 def test_changes_at_run_time_are_kept(tmp_path: Any) -> None:
     world = World()
     overrides = Overrides(tmp_path / "overrides.json")
-    desk = Desk(world.scaler, overrides, lambda: world.engine.now)
+    desk = desk_of(world, overrides)
     world.broker.backlogs["q"] = 1000
     desk.set("q", {"max_nodes": 2})
     assert len(world.turn()) == 2
@@ -456,7 +461,7 @@ def test_changes_at_run_time_are_kept(tmp_path: Any) -> None:
 def test_a_fleet_that_is_drained_by_hand_stays_so_until_it_is_resumed(tmp_path: Any) -> None:
     world = World(min_nodes=1)
     overrides = Overrides(tmp_path / "overrides.json")
-    desk = Desk(world.scaler, overrides, lambda: world.engine.now)
+    desk = desk_of(world, overrides)
     world.turn()
     desk.drain(["q"])
     assert world.turn() == []
@@ -469,7 +474,7 @@ def test_a_fleet_that_is_drained_by_hand_stays_so_until_it_is_resumed(tmp_path: 
 def test_a_change_that_cannot_be_kept_is_not_made(tmp_path: Any) -> None:
     world = World()
     overrides = Overrides(tmp_path / "gone" / "overrides.json")
-    desk = Desk(world.scaler, overrides, lambda: world.engine.now)
+    desk = desk_of(world, overrides)
     world.broker.backlogs["q"] = 1000
     with pytest.raises(FileNotFoundError):
         desk.set("q", {"max_nodes": 2})

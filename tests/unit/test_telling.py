@@ -11,7 +11,7 @@ import pytest
 from celery_concurrent import Limits
 from celery_concurrent.pool.slots import PLAIN, Figures, Slots
 from celery_concurrent.pool.status import NOTE_LENGTH, State, Status
-from celery_concurrent.worker.telling import LONGEST, SHORTEST, Teller, event_fields
+from celery_concurrent.worker.telling import LONGEST, SHORTEST, TYPE, Teller, event_fields
 from tests.services.waiting import wait_for
 
 
@@ -118,7 +118,7 @@ def test_an_event_has_exactly_these_fields() -> None:
     status.enters("ready")
     clock.now += 1
     status.notes("out of memory: limit lowered to 1")
-    status.memory = {"GPU-1": {"free": 3, "total": 8}}
+    status.devices = {"GPU-1": {"free": 3, "total": 8}}
     own = slots()
     for _ in range(4):
         own.take(Held("a"))
@@ -133,6 +133,8 @@ def test_an_event_has_exactly_these_fields() -> None:
         arrived=9,
         finished=5,
         device="GPU-1",
+        timing={"timing": {}, "outcomes": {}, "last_input": None},
+        process={"cpu": 0.5, "rss": 1000},
     )
     assert fields == {
         "state": "ready",
@@ -148,8 +150,13 @@ def test_an_event_has_exactly_these_fields() -> None:
         "finished": 5,
         "tasks": {"a": {"slots": 3, "target": 2, "running": 3, "reserved": 1}},
         "device": "GPU-1",
-        "memory": {"GPU-1": {"free": 3, "total": 8}},
+        "devices": {"GPU-1": {"free": 3, "total": 8}},
         "note": "out of memory: limit lowered to 1",
+        "timing": {},
+        "outcomes": {},
+        "last_input": None,
+        "cpu": 0.5,
+        "rss": 1000,
     }
 
 
@@ -165,6 +172,8 @@ def test_what_waits_for_a_slot_is_reserved_though_celery_has_forgotten_it() -> N
         arrived=0,
         finished=0,
         device=None,
+        timing={},
+        process={},
     )
     assert fields["reserved"] == 3
 
@@ -186,7 +195,8 @@ class Broker:
         self.connections += 1
         return self
 
-    def send(self, fields: Mapping[str, Any]) -> None:
+    def send(self, kind: str, fields: Mapping[str, Any]) -> None:
+        assert kind == TYPE
         if self.away:
             raise OSError("amqp://user:secret@host")
         self.sent.append(dict(fields))

@@ -12,7 +12,8 @@ from typing import Any
 from benchmarks.apps.fleet import app, settings
 from celery_concurrent.pool.slots import Figures
 from celery_concurrent.pool.status import Status
-from celery_concurrent.worker.telling import LONGEST, TYPE, event_fields
+from celery_concurrent.pool.timing import Timing
+from celery_concurrent.worker.telling import LONGEST, TYPE, event_fields, process_fields
 
 
 def node_name(number: int) -> str:
@@ -38,6 +39,8 @@ def fields_of(number: int, status: Status, finished: int) -> dict[str, Any]:
         arrived=finished + full,
         finished=finished,
         device=None,
+        timing=Timing().fields(),
+        process=process_fields(),
     )
 
 

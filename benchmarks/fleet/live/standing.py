@@ -29,6 +29,7 @@ from celery_concurrent.autoscaler.loop import Autoscaler, Seen
 from celery_concurrent.autoscaler.pins import DevicePins
 from celery_concurrent.autoscaler.provider import FleetSpec, NodeProcess
 from celery_concurrent.autoscaler.reports import Report, Reports
+from celery_concurrent.board import Board
 from celery_concurrent.fleets import fleets_of
 
 _PATIENCE = 30.0
@@ -103,7 +104,7 @@ def main(order: _Order) -> None:
         pins=DevicePins(None, owner="benchmark"),
     )
     loop.looks = Looks()
-    listener = Listener(app, reports, loop.heard)
+    listener = Listener(app, reports, loop.heard, Board().note)
     listener.start()
     threading.Thread(target=_watch, args=(loop, reports, order), daemon=True).start()
     # As the autoscaler's process does.
