@@ -167,7 +167,7 @@ def plan(context: click.Context, /, *, as_json: bool, **options: Any) -> None:
         lambda: planning.run(
             context.obj.app,
             planning.Options(knobs=knobs, **options),
-            None if as_json else _rich("console").Console(highlight=False),
+            None if as_json else _console(),
         )
     )
 
@@ -258,10 +258,13 @@ def _drain_what_was_left() -> None:
 def _print(answer: dict[str, Any]) -> None:
     from celery_concurrent.autoscaler import show
 
+    _console().print(show.everything(answer))
+
+
+def _console() -> Any:
     # A pipe has no width to fit into, and what is cut off is no use to a reader.
     width = None if sys.stdout.isatty() else _WIDEST
-    console = _rich("console").Console(highlight=False, width=width)
-    console.print(show.everything(answer))
+    return _rich("console").Console(highlight=False, width=width)
 
 
 def _rich(module: str) -> Any:

@@ -222,7 +222,7 @@ def _groups_by_queue(
         mark = mark_of(task)
         queue = None if mark is None else queue_of(app, task)
         if mark is not None and queue is not None:
-            tasks[queue, mark.group or task.name].append(task)
+            tasks[queue, mark.group_of(task)].append(task)
     groups: dict[str, list[_Group]] = defaultdict(list)
     for (queue, name), members in sorted(tasks.items()):
         mark = mark_of(members[0])

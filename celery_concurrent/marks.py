@@ -32,6 +32,10 @@ class Mark:
     group: str | None = None
     is_async: bool = False
 
+    def group_of(self, task: Any) -> str:
+        """The name of what shares the slots that inputs of this task, which has the mark, take."""
+        return self.group or str(task.name)
+
 
 def mark_of(target: object) -> Mark | None:
     """The mark of a function, class or task; None when it has none."""

@@ -44,7 +44,7 @@ def _own_queue(task: Any) -> str | None:
     mark = mark_of(task)
     if mark is None or any(getattr(task, option, None) for option in _DESTINATION):
         return None
-    return mark.group or str(task.name)
+    return mark.group_of(task)
 
 
 def own_queues(app: Celery) -> list[str]:
@@ -63,13 +63,13 @@ def own_queues(app: Celery) -> list[str]:
 def group_of(task: Any, plain: str) -> str:
     """The group whose slots a task's inputs take."""
     mark = mark_of(task)
-    return plain if mark is None else mark.group or task.name
+    return plain if mark is None else mark.group_of(task)
 
 
 def limits_by_group(app: Any) -> dict[str, Limits]:
     """The limits of every concurrent function and service of the app."""
     return {
-        mark.group or task.name: mark.limits
+        mark.group_of(task): mark.limits
         for task in app.tasks.values()
         if (mark := mark_of(task)) is not None
     }

@@ -170,7 +170,7 @@ class NodePool(BasePool):
     ) -> Input:
         task = request.task
         mark = mark_of(task)
-        group = PLAIN if mark is None else mark.group or task.name
+        group = PLAIN if mark is None else mark.group_of(task)
         return Input(
             id=request.id,
             name=request.name,

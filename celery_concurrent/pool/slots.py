@@ -158,15 +158,6 @@ class Slots(Generic[H]):
         self.on_change()
         return waiting
 
-    def leave_line(self, holder: H) -> bool:
-        """Take one out of its line; False when it does not stand there."""
-        with self._lock:
-            try:
-                self.groups[holder.group].waiting.remove(holder)
-            except ValueError:
-                return False
-            return True
-
     def set_limit(self, name: str, limit: int) -> list[H]:
         """Change a group's limit; what runs above a lower one runs on.
 

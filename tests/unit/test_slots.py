@@ -94,15 +94,6 @@ def test_a_node_of_plain_tasks_counts_their_slots() -> None:
     assert slots(plain=7).total == 7
 
 
-def test_those_in_line_can_leave_it() -> None:
-    one = slots(a=1)
-    first, second, third = taken(one, "a", 3)
-    assert one.leave_line(second)
-    assert not one.leave_line(second)
-    assert not one.leave_line(first)
-    assert one.give_back(first) == [third]
-
-
 def test_the_lines_can_be_emptied() -> None:
     both = slots(a=1, b=1)
     a, b = taken(both, "a", 3), taken(both, "b", 2)
