@@ -16,12 +16,17 @@ from celery_concurrent import (
     registration,  # noqa: F401  # the older option needs the hook
     streams,
 )
+from celery_concurrent.flower import install as flower_install
 from celery_concurrent.marks import mark_of
 from celery_concurrent.routing import queue_of
-from celery_concurrent.worker import install
+from celery_concurrent.worker import (
+    commands,  # noqa: F401  # celery inspect asks for them
+    install,
+)
 
 install.install()
 install.extend_command_line()
+flower_install.install()
 # The command of a node that a provider started, with its output in a file.
 if os.environ.get("CELERY_CONCURRENT_NODE"):
     streams.forgive()

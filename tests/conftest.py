@@ -6,7 +6,7 @@ import pytest
 
 from tests.services.project import IS_UNBATCHED
 
-pytest_plugins = ["tests.services.fixtures"]
+pytest_plugins = ["tests.services.browser", "tests.services.fixtures", "tests.services.flower"]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
