@@ -296,6 +296,28 @@ def test_a_node_that_was_started_by_hand_can_be_drained_and_no_more(
     assert node.wait(20.0) == 0
 
 
+def test_flowers_own_page_of_a_worker_shows_slots_and_changes_their_number(
+    celery_project: MakeProject,
+    redis_broker: Broker,
+    celery_node: StartNode,
+    start_flower: StartFlower,
+) -> None:
+    project = celery_project(APP, broker=redis_broker)
+    flower = start_flower(project, f"--basic-auth={LOGIN}")
+    node = celery_node(project, "-Q", "by/hand")
+    with flower.client(auth=AUTH) as client:
+
+        def shows(text: str) -> bool:
+            # Each look has Flower ask the node once more.
+            return text in client.get(f"/worker/{node.name}").text
+
+        wait_for(lambda: shows("shop.hand: 0 of 3 taken, target 3, max_inputs 3"))
+        for order, slots in (("shrink", 1), ("grow", 2)):
+            answer = client.post(f"/api/worker/pool/{order}/{node.name}", params={"n": 3 - slots})
+            assert answer.status_code == 200, answer.text
+            wait_for(lambda: shows(f"0 of {slots} taken, target {slots}, max_inputs 3"))  # noqa: B023
+
+
 def test_without_an_autoscaler_a_fleet_is_shown_and_takes_no_change(
     celery_project: MakeProject,
     redis_broker: Broker,
