@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
+from celery_concurrent.autoscaler.announcing import HOSTNAME
 from celery_concurrent.autoscaler.keeper import Keeper
 from celery_concurrent.autoscaler.loop import Autoscaler
 from celery_concurrent.autoscaler.overrides import Overrides, changed
@@ -83,7 +84,7 @@ class Desk:
         """
         said = self.announced()
         for fleet in said["fleets"]:
-            self._board.note({"type": FLEET, **fleet})
+            self._board.note({"type": FLEET, "hostname": HOSTNAME, **fleet})
         return {**said, "fleets": [self._board.fleet(fleet["queue"]) for fleet in said["fleets"]]}
 
     def set(self, queue: str, values: Mapping[str, Any], reset: bool = False) -> dict[str, Any]:

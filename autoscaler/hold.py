@@ -72,7 +72,7 @@ class Hold(Sizes):
         # A fleet that was never looked at, as after the autoscaler's restart, was wanted until now.
         before = observation.live if state.want is None else state.want
         longest = max(self.window, learned.run_time or 0.0)
-        peaks = _peaks(observation.now - longest, observation.now, want, before, state.peaks)
+        peaks = _peaks(observation.now, longest, want, before, state.peaks)
         desired = self._held(observation, want, peaks)
         reason = f"{inputs(demand)} at {self.target} per node"
         if want > self.clamp(nodes_for(demand, self.target)):
@@ -105,9 +105,10 @@ class Hold(Sizes):
 
 
 def _peaks(
-    oldest: float, now: float, want: int, before: int, peaks: tuple[Peak, ...]
+    now: float, longest: float, want: int, before: int, peaks: tuple[Peak, ...]
 ) -> tuple[Peak, ...]:
-    """The peaks above ``want`` that ended after ``oldest``, now that ``before`` ended."""
+    """The peaks above ``want`` that ended less than ``longest`` ago, now that ``before`` ended."""
     if before > want:
         peaks = (*peaks, Peak(until=now, nodes=before))
-    return tuple(peak for peak in peaks if peak.nodes > want and oldest < peak.until)
+    # By the sum that says when to look again: rounded otherwise, that time might be now.
+    return tuple(peak for peak in peaks if peak.nodes > want and now < peak.until + longest)

@@ -31,16 +31,28 @@ def mailbox_of(app: Any) -> Mailbox:
 
 
 def ask(
-    app: Any, command: str, arguments: Mapping[str, Any] | None = None, *, timeout: float = 2.0
+    app: Any,
+    command: str,
+    arguments: Mapping[str, Any] | None = None,
+    *,
+    timeout: float = 2.0,
+    limit: int = 1,
 ) -> list[dict[str, Any]]:
     """What the app's autoscalers answer; empty when none does within ``timeout`` seconds.
+
+    Args:
+        app: the Celery app.
+        command: all of them carry it out.
+        arguments: its.
+        timeout: seconds.
+        limit: of so many answers; each host may have an autoscaler.
 
     Raises:
         kombu.exceptions.OperationalError: the broker does not answer.
     """
     with app.connection_for_write() as connection:
         replies: Any = mailbox_of(app)(connection)._broadcast(
-            command, dict(arguments or {}), reply=True, timeout=timeout, limit=1
+            command, dict(arguments or {}), reply=True, timeout=timeout, limit=limit
         )
     return [answer for reply in replies or [] for answer in reply.values()]
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from celery_concurrent.board.fields import mapping_of
 from celery_concurrent.board.history import COARSE, FINE, History, Sample
+from celery_concurrent.board.merging import together
 from celery_concurrent.board.words import (
     AUTOSCALER,
     FLEET,
@@ -34,6 +35,7 @@ AUTOSCALER_FORGOTTEN: Final = 300.0
 #: How many there is room for.
 MOST_NODES: Final = 20_000
 MOST_FLEETS: Final = 2_000
+MOST_AUTOSCALERS: Final = 1_000
 #: Seconds between two looks for what is to be forgotten.
 _TIDY_EVERY: Final = 5.0
 #: Fields of a fleet that a list of many leaves out.
@@ -58,8 +60,11 @@ class Board:
         self._wall = wall
         self._lock = threading.RLock()
         self._nodes: dict[str, NodeWord] = {}
-        self._fleets: dict[str, FleetWord] = {}
+        #: By queue, and there by autoscaler.
+        self._fleets: dict[str, dict[str, FleetWord]] = {}
         self._autoscalers: dict[str, AutoscalerWord] = {}
+        #: Nodes that their autoscaler tells of no more, and since when: a word may be under way.
+        self._buried: dict[str, float] = {}
         self._histories: dict[str, History] = {}
         self._sampled_at: dict[str, float] = {}
         self._tidied_at = clock()
@@ -77,7 +82,7 @@ class Board:
                 self._note_fleet(event, now)
             else:
                 said = AutoscalerWord.of(event, now)
-                if said is not None and len(self._autoscalers) < MOST_FLEETS:
+                if said is not None and len(self._autoscalers) < MOST_AUTOSCALERS:
                     self._autoscalers[said.name] = said
             if now >= self._tidied_at + _TIDY_EVERY:
                 self._tidied_at = now
@@ -157,6 +162,8 @@ class Board:
         said = NodeWord.of(event, now, before)
         if said is None or (before is None and len(self._nodes) >= MOST_NODES):
             return
+        if said.name in self._buried:
+            return
         if said.ended:
             self._nodes.pop(said.name, None)
             return
@@ -169,12 +176,19 @@ class Board:
         said = FleetWord.of(event, now)
         if said is None or (said.queue not in self._fleets and len(self._fleets) >= MOST_FLEETS):
             return
-        before = self._fleets.get(said.queue)
-        self._fleets[said.queue] = said
+        words = self._fleets.setdefault(said.queue, {})
+        before = words.get(said.autoscaler)
+        if before is None and len(words) >= MOST_AUTOSCALERS:
+            return
+        words[said.autoscaler] = said
         if before is not None:
             # Gone, says who started them; their last word would stay for a minute.
             for name in before.nodes.keys() - said.nodes.keys():
                 self._nodes.pop(name, None)
+                if len(self._buried) < MOST_NODES:
+                    self._buried[name] = now
+        for name in self._buried.keys() & said.nodes.keys():
+            del self._buried[name]
         self._sample(said.queue, now)
 
     def _sample(self, queue: str, now: float) -> None:
@@ -201,12 +215,14 @@ class Board:
         )
 
     def _tidy(self, now: float) -> None:
-        for words, longest in (
-            (self._nodes, NODE_FORGOTTEN),
-            (self._fleets, AUTOSCALER_FORGOTTEN),
-            (self._autoscalers, AUTOSCALER_FORGOTTEN),
-        ):
-            _forget(words, now - longest)
+        _forget(self._nodes, now - NODE_FORGOTTEN)
+        for name in [name for name, at in self._buried.items() if at < now - NODE_FORGOTTEN]:
+            del self._buried[name]
+        _forget(self._autoscalers, now - AUTOSCALER_FORGOTTEN)
+        for queue, words in list(self._fleets.items()):
+            _forget(words, now - AUTOSCALER_FORGOTTEN)
+            if not words:
+                del self._fleets[queue]
         for queue, at in list(self._sampled_at.items()):
             if at < now - 3600.0:
                 del self._sampled_at[queue]
@@ -216,10 +232,11 @@ class Board:
 
     def _names_by_queue(self, only: str | None = None) -> dict[str, set[str]]:
         """The nodes of each queue, or of one: those its autoscaler keeps, and others of it."""
-        fleets = self._fleets if only is None else {only: self._fleets.get(only)}
-        by_queue = defaultdict(
-            set, {queue: set(word.nodes) for queue, word in fleets.items() if word is not None}
-        )
+        fleets = self._fleets if only is None else {only: self._fleets.get(only, {})}
+        by_queue: defaultdict[str, set[str]] = defaultdict(set)
+        for queue, words in fleets.items():
+            for said in words.values():
+                by_queue[queue].update(said.nodes)
         for name, word in self._nodes.items():
             for queue in word.queues:
                 if only is None or queue == only:
@@ -227,15 +244,18 @@ class Board:
         return by_queue
 
     def _fleet(self, queue: str, names: Iterable[str]) -> dict[str, Any] | None:
-        word = self._fleets.get(queue)
+        said = [word for _, word in sorted(self._fleets.get(queue, {}).items())]
         names = list(names)
-        if word is None:
+        if not said:
             words = [self._nodes[name] for name in names if name in self._nodes]
             return _unkept(queue, words) if words else None
+        oldest = self._clock() - AUTOSCALER_SILENT
+        # What one that is silent said is old; where all are, it is all there is.
+        heard = [word for word in said if word.heard_at >= oldest]
         return {
-            **word.told,
+            **together(heard or said),
             "kept": True,
-            "silent": self._clock() - word.heard_at > AUTOSCALER_SILENT,
+            "silent": not heard,
             "node_count": len(names),
         }
 
@@ -268,9 +288,9 @@ class Board:
         word = self._nodes.get(name)
         queues = self._fleets if word is None else word.queues
         for queue in queues:
-            fleet = self._fleets.get(queue)
-            if fleet is not None and name in fleet.nodes:
-                return fleet
+            for said in self._fleets.get(queue, {}).values():
+                if name in said.nodes:
+                    return said
         return None
 
 

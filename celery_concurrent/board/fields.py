@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -11,13 +12,17 @@ NAME_LENGTH: Final = 255
 TEXT_LENGTH: Final = 1000
 #: Entries of a list or a mapping at the most.
 ENTRIES: Final = 10_000
+_HALVES: Final = re.compile("[\ud800-\udfff]")
 #: Numbers beyond it are nobody's.
 LARGEST: Final = 1e300
 
 
 def name_of(value: object) -> str | None:
     """A name of a node, queue, task or device; None for what is none."""
-    return value if isinstance(value, str) and 0 < len(value) <= NAME_LENGTH else None
+    if not isinstance(value, str) or not 0 < len(value) <= NAME_LENGTH:
+        return None
+    # Half a surrogate pair can be in JSON, and in no address and no metric.
+    return value if value.isascii() or not _HALVES.search(value) else None
 
 
 def names_of(value: object) -> list[str]:

@@ -91,25 +91,33 @@ class FleetWord:
 
     Args:
         queue: of the fleet.
+        autoscaler: who said it.
         heard_at: on the board's monotonic clock.
         told: all but its nodes, ready to be shown.
         nodes: as the autoscaler sees them, by name.
     """
 
     queue: str
+    autoscaler: str
     heard_at: float
     told: Mapping[str, Any]
     nodes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
+    @property
+    def host(self) -> str:
+        """The autoscaler's."""
+        return self.autoscaler.rpartition("@")[2]
+
     @classmethod
     def of(cls, event: Mapping[str, Any], now: float) -> FleetWord | None:
         """None for an event that is none of a fleet."""
-        queue = name_of(event.get("queue"))
-        if queue is None:
+        queue, autoscaler = name_of(event.get("queue")), name_of(event.get("hostname"))
+        if queue is None or autoscaler is None:
             return None
         counts = mapping_of(event.get("counts"))
         return cls(
             queue=queue,
+            autoscaler=autoscaler,
             heard_at=now,
             told={
                 "queue": queue,

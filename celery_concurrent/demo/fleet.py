@@ -26,6 +26,7 @@ class Decision:
     before: int
     after: int
     reason: str
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,5 +71,5 @@ def _node(status: Mapping[str, Any]) -> Node:
         name=status["name"].partition("@")[0],
         state=status["state"],
         running=status["running"],
-        device=", ".join(status["devices"]) or "-",
+        device=", ".join(device["uuid"] for device in status["devices"]) or "-",
     )

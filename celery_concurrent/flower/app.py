@@ -39,7 +39,9 @@ def dress(flower: Any, registry: CollectorRegistry = prometheus_client.REGISTRY)
         handlers = [rewrite_handler(handler, prefix) for handler in handlers]
     collector.register(board, tally, registry)
 
-    flower.settings.update(template_loader=loader, fleet_board=board, fleet_asking=Asking(flower))
+    flower.settings.update(
+        template_loader=loader, fleet_board=board, fleet_asking=Asking(flower, board)
+    )
     # These come before Flower's own, so before the one that takes every path, and they are no
     # part of the list that all of Flower's applications share.
     flower.add_handlers(r".*", handlers)

@@ -25,23 +25,33 @@ class Asking:
 
     Args:
         flower: the application.
+        board: knows of the autoscalers.
     """
 
-    def __init__(self, flower: Any) -> None:
+    def __init__(self, flower: Any, board: Board) -> None:
         self._flower = flower
+        self._board = board
         self._under_way: dict[tuple[str, ...], asyncio.Future[dict[str, Any]]] = {}
         self._recalled: dict[str, asyncio.Future[None]] = {}
 
     async def autoscaler(self, command: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """What the autoscaler answers.
+        """What an autoscaler answers that does as it is told; all hear the command.
 
         Raises:
-            RefusalError: it does not answer, or refuses.
+            RefusalError: none answers, or all refuse.
             tornado.web.HTTPError: the broker does not answer.
         """
         from celery_concurrent.autoscaler.mailbox import ask
 
-        asked = partial(ask, self._flower.capp, command, arguments, timeout=AUTOSCALER_WITHIN)
+        hosts = sum(not each["silent"] for each in self._board.autoscalers())
+        asked = partial(
+            ask,
+            self._flower.capp,
+            command,
+            arguments,
+            timeout=AUTOSCALER_WITHIN,
+            limit=max(1, hosts),
+        )
         answers = await self._blocking(f"fleet.{command}", asked)
         if not answers:
             raise RefusalError(
@@ -49,20 +59,21 @@ class Asking:
                 f"no autoscaler of this app has answered within {AUTOSCALER_WITHIN:g} s, so "
                 "perhaps nothing has changed: see that `celery -A app autoscaler` runs",
             )
-        answer: dict[str, Any] = answers[0]
-        if "error" in answer:
+        done = [answer for answer in answers if "error" not in answer]
+        answer: dict[str, Any] = (done or answers)[0]
+        if not done:
             raise RefusalError(
                 409, f"the autoscaler refuses: {answer['error'] or 'without a reason'}"
             )
         return answer
 
-    def recall(self, board: Board, queue: str) -> None:
+    def recall(self, queue: str) -> None:
         """Have the board take what the fleet's autoscaler has kept from before Flower began.
 
         Once for each fleet, and nobody waits for it: the next look shows it.
         """
         if queue not in self._recalled:
-            self._recalled[queue] = asyncio.ensure_future(self._recall(board, queue))
+            self._recalled[queue] = asyncio.ensure_future(self._recall(queue))
 
     async def node(
         self, name: str, command: str, arguments: Mapping[str, Any]
@@ -95,9 +106,9 @@ class Asking:
             "input.cancel", partial(self._flower.capp.control.revoke, input_id, terminate=True)
         )
 
-    async def _recall(self, board: Board, queue: str) -> None:
+    async def _recall(self, queue: str) -> None:
         try:
-            board.recall(queue, await self.autoscaler("history", {"queue": queue}))
+            self._board.recall(queue, await self.autoscaler("history", {"queue": queue}))
         except (RefusalError, HTTPError) as error:
             logger.info("the fleet %s has no history from before: %s", shown(queue), error)
 

@@ -31,7 +31,7 @@ class FleetDetail(JsonHandler):
         view = View.of(self.one)
         body = answers.fleet_detail(self.board, queue, view, self.head)
         if body["fleet"]["kept"]:
-            self.asking.recall(self.board, queue)
+            self.asking.recall(queue)
         self.answer(body)
 
 

@@ -160,6 +160,37 @@ def test_a_fleet_has_the_nodes_that_its_autoscaler_keeps_and_others_of_its_queue
     assert (shown["demand"], shown["state"], shown["kept"]) == (9, "ok", True)
 
 
+def test_a_fleet_with_an_autoscaler_on_each_of_two_hosts_is_one(board: Board, clock: Clock) -> None:
+    board.note(fleet("q", "n1@a", hostname="autoscaler@a"))
+    board.note(fleet("q", "n2@b", hostname="autoscaler@b", backlog=7, demand=10, state="held"))
+    board.note(node("n1@a"))
+    board.note(fleet("q", "n2@b", hostname="autoscaler@b", backlog=None, demand=None))
+    shown = board.fleet("q")
+    assert shown is not None
+    assert [(each["name"], each["kept"]) for each in shown["nodes"]] == [
+        ("n1@a", True),
+        ("n2@b", True),
+    ]
+    # The backlog is one and the same; what nodes hold adds up.
+    assert (shown["backlog"], shown["running"], shown["reserved"]) == (6, 4, 2)
+    assert (shown["demand"], shown["desired"]) == (12, 4)
+    assert shown["counts"] == {"starting": 2, "ready": 2, "draining": 0}
+    assert shown["reason"] == "a: 9 inputs; b: 9 inputs"
+    assert len(shown["decisions"]) == 2
+    clock.now += AUTOSCALER_SILENT - 1
+    board.note(fleet("q", "n1@a", hostname="autoscaler@a"))
+    clock.now += 2
+    alone = board.fleet("q")
+    assert alone is not None
+    assert (alone["running"], alone["silent"]) == (2, False)
+
+
+def test_the_worst_of_the_states_is_shown(board: Board) -> None:
+    board.note(fleet("q", hostname="autoscaler@a"))
+    board.note(fleet("q", hostname="autoscaler@b", state="held"))
+    assert board.fleets()[0]["state"] == "held"
+
+
 def test_a_list_of_fleets_leaves_out_the_details(board: Board) -> None:
     board.note(fleet("b", last_lines=["x"]))
     board.note(fleet("a"))
@@ -182,6 +213,11 @@ def test_a_node_that_its_autoscaler_has_buried_is_gone_at_once(board: Board) -> 
     board.note(node("n1@host"))
     board.note(fleet("q"))
     assert board.nodes() == []
+    board.note(node("n1@host"))  # a word that was under way
+    assert board.nodes() == []
+    board.note(fleet("q", "n1@host"))  # the engine did not answer, and does again
+    board.note(node("n1@host"))
+    assert [each["slots"] for each in board.nodes()] == [8]
 
 
 def test_a_node_that_was_told_to_drain_drains_though_it_has_not_said_so(board: Board) -> None:
@@ -301,6 +337,8 @@ def test_no_event_ends_a_board(kind: str, fields: dict[str, Any]) -> None:
         node(state="flying"),
         node(name=""),
         node("x" * (NAME_LENGTH + 1)),
+        node("half a pair \ud800@host"),
+        {"type": "concurrency-fleet", "queue": "q"},
         fleet(""),
         {"type": ["concurrency-node"]},
     ],

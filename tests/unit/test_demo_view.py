@@ -203,7 +203,12 @@ def test_fleet_is_read_from_what_fleet_status_says() -> None:
             "desired": 2,
             "reason": "3 inputs",
             "nodes": [
-                {"name": "q-1@host", "state": "ready", "running": 1, "devices": ["GPU-a"]},
+                {
+                    "name": "q-1@host",
+                    "state": "ready",
+                    "running": 1,
+                    "devices": [{"uuid": "GPU-a"}],
+                },
                 {"name": "q-2@host", "state": "starting", "running": 0, "devices": []},
             ],
             "decisions": [{"at": 1.0, "before": 0, "after": 2, "reason": "3 inputs"}],

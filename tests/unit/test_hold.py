@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as some
 
 from celery_concurrent import ConfigurationError
@@ -304,6 +304,8 @@ def test_a_look_at_the_announced_instant_shrinks_the_fleet_and_an_earlier_one_do
         some.tuples(some.floats(0, 30), some.integers(0, 500), some.integers(0, 20)), min_size=1
     ),
 )
+# A time that a second's addition rounds away.
+@example(Hold(target=2, max_nodes=2, window=1.0), [(1e-38, 0, 2), (1.0, 0, 2)])
 def test_busy_nodes_add_to_a_fleet_at_most_themselves(
     policy: Hold, looks: list[tuple[float, int, int]]
 ) -> None:
