@@ -42,7 +42,8 @@ class InputLogs:
     def __init__(self, lines: int, *, characters: int = MOST_CHARACTERS) -> None:
         self._lines = lines
         self._most = characters
-        self._lock = threading.Lock()
+        # Reentrant: the garbage collector may run code that logs while a line is being kept.
+        self._lock = threading.RLock()
         self._inputs: OrderedDict[str, _Kept] = OrderedDict()
         self._characters = 0
 
@@ -50,11 +51,8 @@ class InputLogs:
         """Keep a record's line; its arguments and its traceback's frames are let go of."""
         line = Line(record.created, record.levelname, record.name, _text(record))
         with self._lock:
-            kept = self._inputs.get(input_id)
-            if kept is None:
-                kept = self._inputs[input_id] = _Kept()
-            else:
-                self._inputs.move_to_end(input_id)
+            kept = self._inputs.setdefault(input_id, _Kept())
+            self._inputs.move_to_end(input_id)
             if len(kept.lines) == self._lines:
                 self._characters -= _cost(kept.lines.popleft())
                 kept.dropped += 1

@@ -105,9 +105,12 @@ class HoppingBackend:
         hopper: makes the calls.
     """
 
-    #: Methods that touch no network: not worth a hop.
+    #: Methods that touch no network: not worth a hop. And one that must not hop:
+    #: ``AsyncResult.__del__`` calls it, so the garbage collector does, in the midst of anything.
+    #: An input that waited there would keep the locks that it holds, and the loop needs them.
     PURE = frozenset(
         {
+            "remove_pending_result",
             "as_uri",
             "decode",
             "encode",

@@ -57,6 +57,24 @@ def test_what_is_kept_does_not_grow_with_what_is_said() -> None:
     assert 0 < len(kept) * 50 <= 10_000
 
 
+def test_a_line_that_is_logged_while_another_one_is_kept_stops_nothing() -> None:
+    """As a finalizer may log, which the garbage collector runs."""
+    logs = InputLogs(10)
+
+    class Nested(logging.LogRecord):
+        @property
+        def levelname(self) -> str:
+            with logs._lock:  # as where the collector runs in the midst of keeping
+                logs.keep("a", record("nested"))
+            return "INFO"
+
+        @levelname.setter
+        def levelname(self, _: str) -> None: ...
+
+    logs.keep("a", Nested("shop", logging.INFO, __file__, 1, "outer", (), None))
+    assert texts(logs, "a") == ["nested", "outer"]
+
+
 def test_a_long_line_is_cut() -> None:
     logs = InputLogs(10)
     logs.keep("a", record("x" * (LONGEST + 1)))
