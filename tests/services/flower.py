@@ -7,14 +7,16 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import httpx
 import pytest
 
 from tests.services.process import Process
 from tests.services.project import Project
 from tests.services.waiting import wait_for
+
+if TYPE_CHECKING:
+    import httpx
 
 _numbers = count(1)
 _BANNER = re.compile(r"Visit me at http://127\.0\.0\.1:(\d+)")
@@ -73,6 +75,9 @@ class Flower(Process):
 
     def client(self, **options: Any) -> httpx.Client:
         """A client whose paths begin at :attr:`url`."""
+        # Loaded with every test run, and few of them have it.
+        import httpx
+
         return httpx.Client(base_url=self.url, timeout=20.0, trust_env=False, **options)
 
     def wait_for_fleet(
@@ -94,6 +99,8 @@ class Flower(Process):
             return found
 
     def _serves(self) -> bool:
+        import httpx
+
         try:
             with self.client() as client:
                 return client.get("/healthcheck").status_code == 200

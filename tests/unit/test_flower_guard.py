@@ -6,6 +6,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+pytest.importorskip("tornado")
+
 from tornado.httputil import HTTPHeaders
 
 from celery_concurrent.flower.guard import is_from_browser, why_foreign, why_no_controls

@@ -7,8 +7,11 @@ import subprocess
 import sys
 from typing import Any
 
-import flower.command
 import pytest
+
+pytest.importorskip("flower")
+
+import flower.command
 
 from celery_concurrent.flower import install as module
 from celery_concurrent.flower.install import install, is_known

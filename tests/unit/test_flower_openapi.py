@@ -5,6 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+pytest.importorskip("flower")
+pytest.importorskip("jsonschema")
+
 from jsonschema import Draft202012Validator
 
 from celery_concurrent.board import Board

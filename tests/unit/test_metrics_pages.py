@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("prometheus_client")
+
+
 from celery_concurrent.metrics.catalogue import CATALOGUE, PREFIX
 from celery_concurrent.metrics.collector import FLEET_STATES
 from celery_concurrent.metrics.tally import CAUSES

@@ -10,6 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
+pytest.importorskip("prometheus_client")
+
+
 from celery_concurrent.errors import ConfigurationError, MissingExtraError
 from celery_concurrent.metrics.serving import Metrics
 from tests.unit.test_metrics_tally import fleet, said

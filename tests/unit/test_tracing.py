@@ -14,6 +14,10 @@ from typing import Any
 import pytest
 from billiard.einfo import ExceptionInfo
 from celery.exceptions import Retry
+
+pytest.importorskip("opentelemetry.sdk")
+pytest.importorskip("opentelemetry.instrumentation.celery")
+
 from opentelemetry import baggage, trace
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
