@@ -71,8 +71,8 @@ def run_tracer(input: Input) -> Outcome:
             return Outcome(None, ExceptionInfo())
         return Outcome(None, _crash(input, error))
     outcome = Outcome(traced)
-    if isinstance(outcome.exception, MemoryError):
-        failed, _, seconds = traced
+    failed, _, seconds = traced
+    if failed and isinstance(outcome.exception, MemoryError):
         return Outcome((failed, _crash(input, outcome.exception), seconds))
     return outcome
 

@@ -19,9 +19,10 @@ from kombu import serialization
 from kombu.utils import json as kombu_json
 
 from celery_concurrent import quickjson
+from celery_concurrent.sent import SENT_AT
 
-#: What a request holds beside the user's own headers.
-_OWN = frozenset({*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"})
+#: What a request holds beside the user's own headers. When it was sent, is told anew with each try.
+_OWN = frozenset({*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression", SENT_AT})
 
 
 class Shortcuts:

@@ -80,8 +80,8 @@ class Timing:
         """It has its slot, and starts."""
         assert input.started_at is not None
         self._last = (input.id, input.name, input.started_at)
-        task = self._task(input.name)
-        if task is not None and (due := _due(input.request)) is not None:
+        due = _due(input.request)
+        if due is not None and (task := self._task(input.name)) is not None:
             # Never below zero: two machines' clocks are not the same.
             task.wait.add(max(0.0, self._wall() - due))
 
@@ -140,7 +140,7 @@ def _outcome(input: Input, outcome: Outcome) -> str:
         if input.ended == LOST:
             return "lost"
         return "cancelled" if input.dropped else "failed"
-    if outcome.failure is None:
+    if outcome.traced is not None and not outcome.traced[0]:
         return "succeeded"
     error = outcome.exception
     for kind, name in ((Retry, "retried"), (Reject, "rejected"), (Ignore, "ignored")):
