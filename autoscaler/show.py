@@ -83,19 +83,26 @@ def _nodes(status: Mapping[str, Any]) -> RenderableType:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), header_style="dim")
-    for name in ("node", "state", "seconds", *_NODE_FIGURES, "pid", "cpu", "rss", "devices"):
-        table.add_column(name, justify="left" if name in ("node", "state", "devices") else "right")
+    figures = ("seconds", "age", *_NODE_FIGURES, "pid", "cpu", "rss")
+    for name in ("node", "state", *figures, "last_input", "devices"):
+        table.add_column(name, justify="right" if name in figures else "left")
     for node in status["nodes"]:
         table.add_row(
             node["name"],
             node["state"] + (" (adopted)" if node["adopted"] else ""),
             f"{node['seconds']:.0f} s",
+            "-" if node["age"] is None else f"{node['age']:.0f} s",
             *("-" if node[name] is None else f"{node[name]}" for name in (*_NODE_FIGURES, "pid")),
             "-" if node["cpu"] is None else f"{node['cpu']:.0%}",
             "-" if node["rss"] is None else f"{node['rss'] / _MIB:.0f} MiB",
+            _last_input(node["last_input"]),
             ", ".join(map(_device, node["devices"])) or "-",
         )
     return table
+
+
+def _last_input(told: Mapping[str, Any] | None) -> str:
+    return "-" if told is None else f"{told['task']} {told['seconds']:.0f} s ago"
 
 
 def _device(device: Mapping[str, Any]) -> str:
