@@ -18,13 +18,11 @@ from typing import Any, Final, Protocol
 
 from celery.utils.log import get_logger
 
-from celery_concurrent.outlets import Outlet
+from celery_concurrent.board.words import AUTOSCALER, FLEET
+from celery_concurrent.outlets import KeptOutlet, Outlet
 
 logger = get_logger(__name__)
 
-#: Types of the events.
-FLEET: Final = "concurrency-fleet"
-AUTOSCALER: Final = "concurrency-autoscaler"
 #: Seconds between two events of a fleet, at the least and at the most.
 SHORTEST: Final = 1.0
 LONGEST: Final = 5.0
@@ -67,11 +65,13 @@ class Announcer:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._desk = desk
-        self._connect = connect
+        self._outlet = KeptOutlet(
+            connect,
+            lost="fleets cannot be announced (%s): trying every second",
+            again="fleets are announced again",
+        )
         self._noted = noted
         self._clock = clock
-        self._outlet: Outlet | None = None
-        self._is_lost = False
         self._told: dict[str, tuple[float, Any]] = {}
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fleet-announcing", daemon=True)
@@ -90,17 +90,9 @@ class Announcer:
         events = list(self._due(self._desk.later().result(PATIENCE)))
         for kind, fields in events:
             self._noted({"type": kind, "hostname": HOSTNAME, "pid": os.getpid(), **fields})
-        try:
-            for kind, fields in events:
-                if self._outlet is None:
-                    self._outlet = self._connect()
-                self._outlet.send(kind, fields)
-        except Exception as error:  # of the broker's, the network's, the serializer's
-            self._lose(error)
-        else:
-            if self._is_lost and events:
-                self._is_lost = False
-                logger.info("fleets are announced again")
+        if not self._outlet.send(events):
+            # Who comes to hear when it is back has heard nothing.
+            self._told.clear()
 
     def _run(self) -> None:
         while not self._closing.wait(SHORTEST):
@@ -110,25 +102,7 @@ class Announcer:
                 logger.debug("the loop was too busy to tell its fleets")
             except Exception:  # whatever it is, fleets are to be kept, and told of next time
                 logger.exception("telling of the fleets failed")
-        self._disconnect()
-
-    def _lose(self, error: Exception) -> None:
-        """Forget the connection; the error's text may hold its URL, its type does not."""
-        # Who comes to hear when it is back has heard nothing.
-        self._told.clear()
-        if not self._is_lost:
-            self._is_lost = True
-            name = type(error).__name__
-            logger.warning("fleets cannot be announced (%s): trying every second", name)
-        self._disconnect()
-
-    def _disconnect(self) -> None:
-        outlet, self._outlet = self._outlet, None
-        if outlet is not None:
-            try:
-                outlet.close()
-            except Exception as error:
-                logger.debug("closing the connection of announcements failed: %r", error)
+        self._outlet.close()
 
     def _due(self, status: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         """The events that are to be sent now, less what Celery adds."""

@@ -6,12 +6,12 @@ may ask. Each app has a mailbox of its own; workers do not listen to it.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from kombu.pidbox import Mailbox
 
+from celery_concurrent.autoscaler.announcing import HOSTNAME
 from celery_concurrent.autoscaler.attached import Attached
 
 Handler = Callable[..., Any]
@@ -72,9 +72,7 @@ class Respondent(Attached):
 
     def attend(self, connection: Any) -> None:
         """Answer what comes."""
-        node = mailbox_of(self._app)(connection).Node(
-            f"autoscaler@{socket.gethostname()}", handlers=self._handlers, state=None
-        )
+        node = mailbox_of(self._app)(connection).Node(HOSTNAME, handlers=self._handlers, state=None)
         channel = connection.channel()
         node.channel = channel
         consumer = node.listen(channel=channel, callback=node.handle_message)

@@ -101,7 +101,7 @@ class Board:
     def fleet(self, queue: str) -> dict[str, Any] | None:
         """One fleet with its nodes; None for a queue of which nobody has said anything."""
         with self._lock:
-            names = self._names_by_queue().get(queue, ())
+            names = self._names_by_queue(queue).get(queue, ())
             fleet = self._fleet(queue, names)
             if fleet is None:
                 return None

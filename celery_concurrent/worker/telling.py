@@ -21,7 +21,8 @@ from celery.utils.log import get_logger
 from celery.worker import state as worker_state
 from celery.worker.components import Pool
 
-from celery_concurrent.outlets import DispatcherOutlet, Outlet
+from celery_concurrent.board.words import NODE
+from celery_concurrent.outlets import DispatcherOutlet, KeptOutlet, Outlet
 from celery_concurrent.pool.core import NodePool
 from celery_concurrent.pool.slots import Figures
 from celery_concurrent.pool.status import Status
@@ -29,7 +30,7 @@ from celery_concurrent.pool.status import Status
 logger = get_logger(__name__)
 
 #: The type of the event. A group of its own: ``worker-*`` and ``task-*`` mean more to Celery.
-TYPE: Final = "concurrency-node"
+TYPE: Final = NODE
 #: Seconds between two events at the most, some of the second being for the way.
 LONGEST: Final = 0.9
 #: Seconds between two events at the least.
@@ -134,14 +135,16 @@ class Teller:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._read = read
-        self._connect = connect
+        self._outlet = KeptOutlet(
+            connect,
+            lost="this node's state cannot be told (%s): trying every second",
+            again="this node's state is told again",
+        )
         self._clock = clock
-        self._outlet: Outlet | None = None
         # Reentrant: a signal handler may settle inputs while its thread is telling of a change.
         self._wake = threading.Condition(threading.RLock())
         self._changed = True
         self._closed = False
-        self._failing = False
         self._told: dict[str, Any] | None = None
         self._looked_at = self._tried_at = clock() - LONGEST
         self._thread = threading.Thread(target=self._run, name="concurrent-telling", daemon=True)
@@ -168,7 +171,7 @@ class Teller:
     def wait(self) -> float:
         """Seconds until there is to be a look; 0 or less for now."""
         due = self._tried_at + LONGEST
-        if self._changed and not self._failing:
+        if self._changed and not self._outlet.is_failing:
             due = min(due, self._looked_at + SHORTEST)
         return due - self._clock()
 
@@ -182,37 +185,10 @@ class Teller:
         if telling == self._told and not (is_time or last):
             return
         self._tried_at = self._looked_at
-        try:
-            if self._outlet is None:
-                if last:
-                    return
-                self._outlet = self._connect()
-            self._outlet.send(TYPE, {**fields, "ended": True} if last else fields)
-        except Exception as error:  # of the broker's, the network's, the serializer's
-            self._fail(error)
-        else:
-            self._told = telling
-            if self._failing:
-                self._failing = False
-                logger.info("this node's state is told again")
-
-    def _fail(self, error: Exception) -> None:
-        """Forget the connection; the error's text may hold its URL, its type does not."""
-        self._told = None
-        if not self._failing:
-            self._failing = True
-            logger.warning(
-                "this node's state cannot be told (%s): trying every second", type(error).__name__
-            )
-        self._disconnect()
-
-    def _disconnect(self) -> None:
-        outlet, self._outlet = self._outlet, None
-        if outlet is not None:
-            try:
-                outlet.close()
-            except Exception as error:
-                logger.debug("closing the connection of node events failed: %r", error)
+        if last and not self._outlet.is_open:
+            return
+        sent = self._outlet.send([(TYPE, {**fields, "ended": True} if last else fields)])
+        self._told = telling if sent else None
 
     def _run(self) -> None:
         while not self._closed:
@@ -224,7 +200,7 @@ class Teller:
             except Exception:  # the node must be seen, whatever it is that could not be read
                 logger.exception("reading this node's state failed")
                 self._tried_at = self._clock()
-        self._disconnect()
+        self._outlet.close()
 
 
 class TellStep(bootsteps.StartStopStep):

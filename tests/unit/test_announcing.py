@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from celery_concurrent.autoscaler.announcing import AUTOSCALER, FLEET, LONGEST, Announcer
+from celery_concurrent.autoscaler.announcing import LONGEST, Announcer
+from celery_concurrent.board.words import AUTOSCALER, FLEET
 
 
 class World:

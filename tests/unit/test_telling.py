@@ -287,7 +287,7 @@ def test_a_lost_broker_is_looked_for_each_second_and_told_all_when_it_is_back(
     world.pass_by(0)
     world.broker.away = True
     attempts = []
-    world.teller._connect = lambda: attempts.append(world.clock.now) or world.broker()  # type: ignore[func-returns-value]  # both
+    world.teller._outlet._connect = lambda: attempts.append(world.clock.now) or world.broker()  # type: ignore[func-returns-value]  # both
     for running in range(1, 51):  # changes do not make it look more often
         world.change(running)
         world.pass_by(0.1)
