@@ -123,11 +123,13 @@ class TaskMap(Results[R]):
 
         Also after Ctrl-C or an error: await them, or revoke them.
         """
+        self._account.settle()
         return list(self._account.published.values())
 
     @property
     def uncertain(self) -> list[Any]:
         """Handles of the inputs that were on their way when a connection, or you, broke off."""
+        self._account.settle()
         return list(self._account.uncertain.values())
 
     @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from celery.backends.base import Backend
@@ -74,8 +74,8 @@ class Publisher:
             if isinstance(error, (EncodeError, TypeError)):  # as one that never was sent
                 del self._account.uncertain[number]
             raise self._error(number, error) from error
-        del self._account.uncertain[number]
         self._account.published[number] = handle
+        del self._account.uncertain[number]
 
     def _publish_together(self, calls: Sequence[Call]) -> bool:
         """False, and nothing is done, when there is no template for these inputs."""
@@ -113,16 +113,15 @@ class Publisher:
     ) -> None:
         self._announce(producer, drafts)
         chunk = Chunk(drafts)
+        self._account.follow(chunk, [number for number, _, _ in calls], self._handle)
         try:
             send(way, producer, template.envelope, chunk)
         except Exception as error:
-            self._book(chunk, calls)
             message = f"inputs of {self._task.name} were not all published: {error!r}"
             raise self._account.error(message) from error
-        except BaseException:  # Ctrl-C: what is known is kept
-            self._book(chunk, calls)
-            raise
-        self._book(chunk, calls)
+        finally:
+            self._account.settle()
+            self._tell_parent(number for number, _, _ in calls)
         if self._account.refused:
             count = len(self._account.refused)
             raise self._account.error(f"the broker refused {count} inputs of {self._task.name}")
@@ -135,15 +134,13 @@ class Publisher:
         for draft in drafts:
             real.on_task_call(producer, draft.input_id)
 
-    def _book(self, chunk: Chunk, calls: Sequence[Call]) -> None:
-        """Enter into the account what became of a chunk."""
+    def _tell_parent(self, numbers: Iterable[int]) -> None:
+        """Inside of an input, list those that are published as its children."""
         parent = self._task.app.current_worker_task if self._add_to_parent else None
-        for (number, _, _), (input_id, place) in zip(calls, chunk.places(), strict=False):
-            if place == "unsent":
-                continue
-            handle = self._handle(input_id)
-            getattr(self._account, place)[number] = handle
-            if parent is not None and place == "published":
+        if parent is None:
+            return
+        for number in numbers:
+            if (handle := self._account.published.get(number)) is not None:
                 parent.add_trail(handle)
 
     @property

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import logging
+import os
 import re
 import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -32,6 +36,8 @@ def plain(number):
     return number
 """
 CHUNK = 50
+#: Where the code is that publishes.
+PUBLISHING = f"celery_concurrent{os.sep}bulk{os.sep}"
 LONG = "x" * 1_000
 
 
@@ -225,3 +231,51 @@ def test_ctrl_c_ends_it_while_the_broker_does_not_answer(
     process.signal(signal.SIGINT)
     assert process.wait(30) == 0, process.log()
     assert process.log().splitlines()[-1].startswith("published")
+
+
+class _InterruptAt:
+    """Ctrl-C as this thread is about to run the ``line``-th line of the package that publishes."""
+
+    def __init__(self, line: int) -> None:
+        self._left = line
+        self.struck = False
+
+    def __enter__(self) -> _InterruptAt:
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(None)
+
+    def _trace(self, frame: FrameType, event: str, _: Any) -> Any:
+        if PUBLISHING not in frame.f_code.co_filename:
+            return None
+        if event == "line":
+            self._left -= 1
+            if self._left <= 0:
+                self.struck = True
+                raise KeyboardInterrupt
+        return self._trace
+
+
+@pytest.mark.parametrize("options", [{}, {"group_id": "g"}], ids=["together", "one_by_one"])
+def test_ctrl_c_at_any_line_keeps_account(
+    broker: Broker, celery_project: MakeProject, options: dict[str, Any]
+) -> None:
+    project = celery_project(SOURCE, broker=broker)
+    task_map(project.tasks.plain, range(1)).publish()  # what is done once, is done
+    waiting(project)
+    for line in itertools.count(1):
+        mapped = task_map(project.tasks.plain, range(3), chunk=2, **options)
+        with _InterruptAt(line) as interrupt, contextlib.suppress(KeyboardInterrupt):
+            mapped.publish()
+        published = {handle.id for handle in mapped.published}
+        uncertain = {handle.id for handle in mapped.uncertain}
+        found = waiting(project)
+        assert not published & uncertain, line
+        assert published <= set(found) <= published | uncertain, line
+        assert len(found) == len(set(found)), line
+        if not interrupt.struck:
+            break
+    assert len(published) == 3
+    assert line > 50
