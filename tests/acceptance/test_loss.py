@@ -12,6 +12,9 @@ from tests.services.fixtures import MakeProject, StartNode
 from tests.services.load import ROUNDS, SLOTS, SOON_VISIBLE, Load
 from tests.services.project import Broker
 
+#: Longer than a stock worker needs for what it has reserved, on a busy machine.
+PATIENT = {**SOON_VISIBLE, "visibility_timeout": 15}
+
 pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(600 + 10 * ROUNDS)]
 
 
@@ -64,3 +67,26 @@ def test_a_node_killed_on_rabbitmq_loses_nothing_and_repeats_only_what_was_in_fl
         assert len({run.pid for run in runs}) == len(runs), f"twice in one node: {runs}"
     again = sum(len(runs) - 1 for runs in repeated.values())
     assert again <= ROUNDS * SLOTS, f"{again} runs were repeated in {ROUNDS} kills"
+
+
+def test_a_node_killed_beside_a_stock_worker_loses_nothing(
+    celery_project: MakeProject, celery_node: StartNode, broker: Broker
+) -> None:
+    """What the stock worker runs meanwhile is left to it, and it runs what the dead had."""
+    source = load.source(broker_transport_options=PATIENT if broker.kind == "redis" else {})
+    inputs = Load(celery_project(source, broker=broker))
+    stock = celery_node(inputs.project, "-Q", "noops,naps", "-c", "5", pool="threads")
+    killed = set()
+    with inputs.publishing():
+        for _ in range(ROUNDS):
+            node = celery_node(inputs.project, *load.NODE, loglevel="WARNING", ready=False)
+            inputs.wait_for_a_start_in(node.pid)
+            time.sleep(random.uniform(0.0, 1.0))
+            node.kill()
+            killed.add(node.pid)
+    celery_node(inputs.project, *load.NODE, loglevel="WARNING", ready=False)
+    inputs.wait_until_done(120.0)
+    assert stock.pid in {run.pid for runs in inputs.runs().values() for run in runs}
+    for runs in inputs.repeated().values():
+        assert {run.pid for run in runs[:-1]} <= killed, runs
+        assert len({run.pid for run in runs}) == len(runs), runs

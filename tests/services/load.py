@@ -226,6 +226,14 @@ class Load:
 
         return wait_for(first, timeout, what="a run")
 
+    def wait_for_a_start_in(self, pid: int, timeout: float = 20.0) -> None:
+        """Return when this process has started an input."""
+
+        def has_one() -> bool:
+            return any(run.pid == pid for runs in self.runs().values() for run in runs)
+
+        wait_for(has_one, timeout, what=f"a run in process {pid}")
+
     def wait_until_started(self, ids: Sequence[str], timeout: float = 20.0) -> None:
         """Return when each of these has started."""
         wait_for(lambda: set(ids) <= set(self.runs()), timeout, what="a start of each")
