@@ -46,21 +46,25 @@ _local = threading.local()
 class TracerGreenlet(greenlet):
     """A greenlet that may wait for futures: only :class:`Tracing` makes one."""
 
+    __slots__ = ()
+
 
 class Tracing(Coroutine[Any, Any, Any]):
-    """A coroutine that runs ``call()`` in a greenlet of its own; an asyncio task steps it.
+    """A coroutine that runs ``call(*args)`` in a greenlet of its own; an asyncio task steps it.
 
     A class of its own in the place of an ``async def``: while an input waits, a coroutine and a
     generator less are kept in memory.
 
     Args:
-        call: the tracer, ready to be called.
+        call: the tracer.
+        args: what it is called with.
     """
 
-    __slots__ = ("_call", "_tracer")
+    __slots__ = ("_args", "_call", "_tracer")
 
-    def __init__(self, call: Callable[[], Any]) -> None:
+    def __init__(self, call: Callable[..., Any], *args: Any) -> None:
         self._call = call
+        self._args = args
         self._tracer: TracerGreenlet | None = None
 
     def translate(self, error: BaseException) -> BaseException:
@@ -76,7 +80,8 @@ class Tracing(Coroutine[Any, Any, Any]):
             return self._awaited(self._tracer.switch(value))
         tracer = self._tracer = TracerGreenlet(self._call)
         tracer.gr_context = getcurrent().gr_context or copy_context()
-        return self._awaited(tracer.switch())
+        args, self._args = self._args, ()
+        return self._awaited(tracer.switch(*args))
 
     def throw(self, error: Any, value: Any = None, traceback: Any = None) -> Any:
         """The same, with an exception raised where the coroutine awaits."""
@@ -139,17 +144,15 @@ def wait_for(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Step a coroutine in this greenlet to its end, handing what it awaits to the parent."""
     parent = getcurrent().parent
     assert parent is not None
-    step: Callable[..., Any] = coroutine.send
     value: Any = None
+    error: BaseException | None = None
     try:
         while True:
-            awaited = step(value)
+            awaited = coroutine.send(value) if error is None else coroutine.throw(error)
             try:
-                value = parent.switch(awaited)
-            except BaseException as error:
-                step, value = coroutine.throw, error
-            else:
-                step = coroutine.send
+                value, error = parent.switch(awaited), None
+            except BaseException as thrown:
+                error = thrown
     except StopIteration as stop:
         return stop.value
 

@@ -19,6 +19,7 @@ from celery.utils.functional import maybe_evaluate
 from kombu import Queue
 
 from celery_concurrent import sent
+from celery_concurrent.origins import is_from
 from celery_concurrent.pool.hops import Hopper
 from celery_concurrent.routing import queue_per_task
 
@@ -99,7 +100,7 @@ def _overrides(task: Any) -> Iterator[str]:
         ("send_task_message", app.amqp.send_task_message, celery_amqp),
     )
     for name, function, module in own:
-        if not _is_from(function, module):
+        if not is_from(function, module):
             yield f"{name} is overridden"
     # Pydantic models in the arguments become dicts before anything else is made of them.
     if getattr(task, "_dump_pydantic_arguments", None) is not None:
@@ -110,9 +111,3 @@ def _is_hopping(function: Any) -> bool:
     return isinstance(function, functools.partial) and isinstance(
         getattr(function.func, "__self__", None), Hopper
     )
-
-
-def _is_from(function: Any, module: Any) -> bool:
-    """Whether the code that runs is the module's, and no wrapper's around it."""
-    code = getattr(function, "__code__", None)
-    return code is not None and code.co_filename == module.__file__

@@ -9,6 +9,7 @@ from typing import Any
 
 from celery_concurrent.marks import mark_of
 from celery_concurrent.pool.core import NodePool
+from celery_concurrent.pool.engine import Run
 from celery_concurrent.pool.inputs import Input
 from celery_concurrent.pool.loop import AsyncInputs, LoopThread
 from celery_concurrent.pool.threads import ThreadInterrupter
@@ -25,15 +26,15 @@ class TaskPool(NodePool):
         if any(mark is not None and mark.is_async for mark in marks):
             self._async_inputs()  # or the first one would wait for the start
 
-    def run_sync(self, input: Input, work: Callable[[], None]) -> None:
-        def run() -> None:
+    def run_sync(self, input: Input, context: Context, run: Run) -> None:
+        def work() -> None:
             input.interrupter = ThreadInterrupter()
-            work()
+            context.run(run, input)
 
-        self.threads.submit(run)
+        self.threads.submit(work)
 
-    def run_async(self, input: Input, context: Context, work: Callable[[], None]) -> None:
-        self._async_inputs().start(input, context, work)
+    def run_async(self, input: Input, context: Context, run: Run) -> None:
+        self._async_inputs().start(input, context, run)
 
     def run_hook_sync(self, work: Callable[[], None]) -> None:
         self.threads.submit(work)

@@ -22,7 +22,7 @@ from celery_concurrent.inputlogs import InputLogs
 from celery_concurrent.marks import mark_of
 from celery_concurrent.pool import spans
 from celery_concurrent.pool.deadlines import Deadlines
-from celery_concurrent.pool.engine import Engine
+from celery_concurrent.pool.engine import Engine, Run
 from celery_concurrent.pool.hooks import Hook
 from celery_concurrent.pool.hops import Hopper
 from celery_concurrent.pool.inbox import Inbox
@@ -33,6 +33,7 @@ from celery_concurrent.pool.slots import PLAIN, Slots
 from celery_concurrent.pool.status import Status
 from celery_concurrent.pool.threads import Threads
 from celery_concurrent.pool.timelimits import TimeLimits
+from celery_concurrent.redis.messages import HeldMessage
 from celery_concurrent.settings import NodeSettings
 
 #: Seconds that a cold stop waits for cancelled inputs to end.
@@ -92,12 +93,12 @@ class NodePool(BasePool):
         """Start what runs inputs."""
         raise NotImplementedError
 
-    def run_sync(self, input: Input, work: Callable[[], None]) -> None:
-        """Run ``work`` where it may block; set the input's interrupter before."""
+    def run_sync(self, input: Input, context: Context, run: Run) -> None:
+        """Call ``run`` in ``context``, where it may block; set the input's interrupter before."""
         raise NotImplementedError
 
-    def run_async(self, input: Input, context: Context, work: Callable[[], None]) -> None:
-        """Run ``work`` in a greenlet of an asyncio task; set the input's interrupter before."""
+    def run_async(self, input: Input, context: Context, run: Run) -> None:
+        """Call ``run`` in a greenlet of an asyncio task; set the input's interrupter before."""
         raise NotImplementedError
 
     def run_hook_sync(self, work: Callable[[], None]) -> None:
@@ -170,6 +171,8 @@ class NodePool(BasePool):
     ) -> Input:
         task = request.task
         mark = mark_of(task)
+        if isinstance(request.message, HeldMessage):
+            request.message.share_headers(request.request_dict)
         group = PLAIN if mark is None else mark.group_of(task)
         return Input(
             id=request.id,

@@ -35,14 +35,18 @@ logger = get_logger(__name__)
 GRACE = 1.0
 
 
+#: The work of an input; never raises.
+Run = Callable[[Input], None]
+
+
 class Runners(Protocol):
     """What inputs run on."""
 
-    def run_sync(self, input: Input, work: Callable[[], None]) -> None:
-        """Run ``work`` where it may block; set the input's interrupter before."""
+    def run_sync(self, input: Input, context: Context, run: Run) -> None:
+        """Call ``run`` in ``context``, where it may block; set the input's interrupter before."""
 
-    def run_async(self, input: Input, context: Context, work: Callable[[], None]) -> None:
-        """Run ``work`` in a greenlet of an asyncio task; set the input's interrupter before."""
+    def run_async(self, input: Input, context: Context, run: Run) -> None:
+        """Call ``run`` in a greenlet of an asyncio task; set the input's interrupter before."""
 
 
 class EarlyGate(Protocol):
@@ -88,6 +92,13 @@ class Engine:
         self._inputs: dict[int, Input] = {}
         self._refusing = False
         self._context = copy_context()
+
+        # One function for all inputs: a method is an object more for each, and a call more on the
+        # C stack, of which each waiting async input keeps a copy.
+        def run(input: Input) -> None:
+            self._run(input)
+
+        self._work: Run = run
 
     @property
     def running(self) -> list[Input]:
@@ -196,11 +207,8 @@ class Engine:
         self._time_limits.start(input)
         context = self._context.copy()
         context.run(CURRENT_INPUT.set, input)
-        work = partial(self._run, input)
-        if input.is_async:
-            self._runners.run_async(input, context, work)
-        else:
-            self._runners.run_sync(input, partial(context.run, work))
+        run_input = self._runners.run_async if input.is_async else self._runners.run_sync
+        run_input(input, context, self._work)
         return True
 
     def _run(self, input: Input) -> None:

@@ -19,6 +19,7 @@ from celery.concurrency.eventlet import Timer
 
 from celery_concurrent.errors import MissingExtraError
 from celery_concurrent.pool.core import NodePool
+from celery_concurrent.pool.engine import Run
 from celery_concurrent.pool.inputs import Input
 from celery_concurrent.pool.loop import AsyncInputs
 from celery_concurrent.pool.threads import Threads
@@ -98,15 +99,15 @@ class TaskPool(NodePool):
         signals.eventlet_pool_apply.send(sender=self, target=target, args=args, kwargs=kwargs)
         super().apply_async(target, args, kwargs, **options)
 
-    def run_sync(self, input: Input, work: Callable[[], None]) -> None:
-        def run() -> None:
+    def run_sync(self, input: Input, context: Context, run: Run) -> None:
+        def work() -> None:
             input.interrupter = GreenInterrupter(input)
-            work()
+            context.run(run, input)
 
-        self.threads.submit(run)
+        self.threads.submit(work)
 
-    def run_async(self, input: Input, context: Context, work: Callable[[], None]) -> None:
-        self.inputs.start(input, context, work)
+    def run_async(self, input: Input, context: Context, run: Run) -> None:
+        self.inputs.start(input, context, run)
 
     def run_hook_sync(self, work: Callable[[], None]) -> None:
         self.threads.submit(work)

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
+from celery.utils.threads import LocalStack
+
 from celery_concurrent.bridge import called_by_tracer, driven_by, run_coroutine
 from celery_concurrent.context import CURRENT_INPUT
 from celery_concurrent.errors import InputCancellation
@@ -23,6 +25,9 @@ from celery_concurrent.errors import InputCancellation
 LOST = "its lease has lapsed, and it is another node's by now"
 #: Why one is ended that a node leaves to others, at its end.
 STOPPED = "the node stops"
+
+
+_NO_REQUESTS: Any = LocalStack()
 
 
 class Hold(Protocol):
@@ -114,7 +119,7 @@ class Input:
         self.hard_limit = hard_limit
         self.lock = threading.Lock()
         self.started_at: float | None = None
-        self.deadlines: list[Any] = []
+        self.deadlines: tuple[Any, ...] = ()
         #: Where it counts as fetched though it was acknowledged.
         self.gate: Any = None
         #: Under which it was taken; None where the broker tells by the connection.
@@ -198,8 +203,13 @@ def current_input() -> Input | None:
     return cast("Input | None", CURRENT_INPUT.get())
 
 
-def guarded(run: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a task's ``run`` so that an input is interruptible exactly while it runs."""
+def guarded(run: Callable[..., Any], requests: Any = _NO_REQUESTS) -> Callable[..., Any]:
+    """Wrap a task's ``run`` so that an input is interruptible exactly while it runs.
+
+    Args:
+        run: may be wrapped already.
+        requests: Celery's stack of the task's requests.
+    """
     if hasattr(run, "__guarded__"):
         return run
 
@@ -207,6 +217,10 @@ def guarded(run: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(run)
     def guard(*args: Any, **kwargs: Any) -> Any:
+        request = requests.top
+        if request is not None:
+            # What the task calls itself gets a request of its own (Task.__call__, 5.6 and 5.7).
+            request._protected = 1
         current = current_input()
         if current is None or current.entered:  # not in a node, or called by a task's code
             return run(*args, **kwargs)

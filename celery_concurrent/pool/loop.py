@@ -16,6 +16,7 @@ from celery.utils.log import get_logger
 
 from celery_concurrent.bridge import Tracing
 from celery_concurrent.context import CURRENT_INPUT
+from celery_concurrent.pool.engine import Run
 from celery_concurrent.pool.inputs import Input
 
 logger = get_logger(__name__)
@@ -43,13 +44,13 @@ class AsyncInputs:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._starting: deque[tuple[Input, contextvars.Context, Callable[[], None]]] = deque()
+        self._starting: deque[tuple[Input, contextvars.Context, Run]] = deque()
         self._wake_pending = False
         self._tasks: set[asyncio.Task[None] | None] = set()
 
-    def start(self, input: Input, context: contextvars.Context, call: Callable[[], None]) -> None:
-        """Run ``call``, which must not raise, in a greenlet of the input's own asyncio task."""
-        self._starting.append((input, context, call))
+    def start(self, input: Input, context: contextvars.Context, run: Run) -> None:
+        """Call ``run`` in a greenlet of the input's own asyncio task."""
+        self._starting.append((input, context, run))
         if not self._wake_pending:
             self._wake_pending = True
             self.loop.call_soon_threadsafe(self._start_all)
@@ -68,11 +69,11 @@ class AsyncInputs:
     def _start_all(self) -> None:
         self._wake_pending = False
         while self._starting:
-            input, context, call = self._starting.popleft()
-            context.run(self._start, input, call)
+            input, context, run = self._starting.popleft()
+            context.run(self._start, input, run)
 
-    def _start(self, input: Input, call: Callable[[], None]) -> None:
-        tracing = InputTracing(self.loop, input, call, self._tasks)
+    def _start(self, input: Input, run: Run) -> None:
+        tracing = InputTracing(self.loop, input, run, self._tasks)
         task = tracing.task = self.loop.create_task(tracing, name=input.id)
         input.interrupter = tracing
         self._tasks.add(task)  # the loop itself holds its tasks by weak references only
@@ -87,7 +88,7 @@ class InputTracing(Tracing):
     Args:
         loop: where it runs.
         input: whose.
-        call: the tracer, ready to be called; must not raise.
+        run: the tracer, to be called with the input; must not raise.
         tasks: those that run, which its own leaves when it ends.
     """
 
@@ -97,10 +98,10 @@ class InputTracing(Tracing):
         self,
         loop: asyncio.AbstractEventLoop,
         input: Input,
-        call: Callable[[], None],
+        run: Run,
         tasks: set[asyncio.Task[None] | None],
     ) -> None:
-        super().__init__(call)
+        super().__init__(run, input)
         self._loop = loop
         self.input = input
         self._pending: BaseException | None = None

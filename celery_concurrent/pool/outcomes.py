@@ -65,6 +65,7 @@ def run_tracer(input: Input) -> Outcome:
         # By their names: a call with a star would take room on the C stack, of which each
         # waiting async input keeps a copy.
         name, id, fields, body, content_type, encoding = input.args
+        input.args = ()  # the frame holds them by now
         traced = input.target(name, id, fields, body, content_type, encoding)
     except BaseException as error:
         if isinstance(error, Exception) and not isinstance(error, MemoryError):

@@ -5,7 +5,11 @@ Touched, in the node's process only, and put back at its end (Celery 5.6 and 5.7
 - kombu's JSON, where it is its own: it makes a ``json.JSONDecoder`` or encoder per text, and each
   input is four of them;
 - ``Context._get_custom_headers``, which builds the set of Celery's own names per input;
-- ``app.uses_utc_timezone``, which looks the time zone up per input.
+- ``app.uses_utc_timezone``, which looks the time zone up per input;
+- its stacks of tasks and requests, see :mod:`.stacks`;
+- the module of Celery's own ``Task.__call__`` in workers, which protects the stack of requests: by
+  that the tracer takes it for a user's, and calls it per input where it would call ``run``. What
+  it does for a request, :func:`.inputs.guarded` does.
 """
 
 from __future__ import annotations
@@ -14,11 +18,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from celery.app.task import Context
+from celery._state import _task_stack
+from celery.app import trace
+from celery.app.task import Context, Task
 from kombu import serialization
 from kombu.utils import json as kombu_json
 
 from celery_concurrent import quickjson
+from celery_concurrent.origins import is_from
+from celery_concurrent.pool import stacks
 from celery_concurrent.sent import SENT_AT
 
 #: What a request holds beside the user's own headers. When it was sent, is told anew with each try.
@@ -35,6 +43,7 @@ class Shortcuts:
     def __init__(self, app: Any) -> None:
         self._app = app
         self._custom_headers = Context._get_custom_headers
+        self._protected_call: Any = None
 
     def install(self) -> None:
         """From now on."""
@@ -42,12 +51,22 @@ class Shortcuts:
         Context._get_custom_headers = custom_headers
         uses_utc = self._app.uses_utc_timezone()
         self._app.uses_utc_timezone = lambda: uses_utc
+        stacks.quicken(self._stacks())
+        if is_from(Task.__call__, trace):
+            self._protected_call = Task.__call__
+            self._protected_call.__module__ = Task.__module__
 
     def uninstall(self) -> None:
         """Put everything back."""
         _replace_json(quickjson, kombu_json)
         Context._get_custom_headers = self._custom_headers
         vars(self._app).pop("uses_utc_timezone", None)
+        stacks.restore(self._stacks())
+        if self._protected_call is not None:
+            self._protected_call.__module__ = trace.__name__
+
+    def _stacks(self) -> list[Any]:
+        return [_task_stack, *(task.request_stack for task in self._app.tasks.values())]
 
 
 def _replace_json(old: Any, new: Any) -> None:
@@ -76,7 +95,26 @@ def decode_quickly(message: Any) -> None:
     decoder = serialization.registry._decoders.get(message.content_type)
     if decoder is quickjson.loads and message.accept and message.content_type in message.accept:
         with suppress(ValueError):  # kombu says what is wrong with it
-            message._decoded_cache = quickjson.loads(message.body)
+            message._decoded_cache = _decoded(message.body)
+
+
+#: What a call without links, chain and chord embeds (Celery 5.6 and 5.7), and how its body ends.
+_NOTHING_EMBEDDED: dict[str, Any] = dict.fromkeys(("callbacks", "errbacks", "chain", "chord"))
+_END = f", {quickjson.dumps(_NOTHING_EMBEDDED)}]"
+
+
+def _decoded(body: Any) -> Any:
+    """The same, but for the names in what most bodies end with, which are made once for all.
+
+    ``[args, kwargs`` is followed by that end exactly when ``[args, kwargs]`` is JSON, and a list
+    of two.
+    """
+    text = body if isinstance(body, str) else bytes(body).decode()
+    if text.endswith(_END):
+        call = quickjson.loads(f"{text[: -len(_END)]}]")
+        if type(call) is list and len(call) == 2:
+            return [*call, _NOTHING_EMBEDDED.copy()]
+    return quickjson.loads(text)
 
 
 #: What cannot be changed by who is given it.

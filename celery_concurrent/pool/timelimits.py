@@ -59,7 +59,9 @@ class TimeLimits:
             deadline.cancel()
 
     def _after(self, seconds: float, call: Callable[[Input], None], input: Input) -> None:
-        input.deadlines.append(self._deadlines.after(seconds, partial(call, input)))
+        deadline = self._deadlines.after(seconds, partial(call, input))
+        with input.lock:
+            input.deadlines = (*input.deadlines, deadline)
 
     def _on_soft_limit(self, input: Input) -> None:
         if input.warn(SoftTimeLimitExceeded):

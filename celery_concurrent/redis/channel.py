@@ -38,6 +38,7 @@ from celery_concurrent.redis import envelopes
 from celery_concurrent.redis.holdings import Holdings
 from celery_concurrent.redis.leases import Leases
 from celery_concurrent.redis.ledger import Ledger
+from celery_concurrent.redis.messages import HeldMessage
 from celery_concurrent.redis.qos import AtomicQoS
 from celery_concurrent.redis.scripts import CLOSE_RECORD, TAKE, TAKE_SHA
 from celery_concurrent.redis.wakeups import Wakeups
@@ -82,6 +83,7 @@ class AtomicChannel(kombu_redis.Channel):
     """
 
     QoS = AtomicQoS
+    Message = HeldMessage
 
     def __init__(self, connection: Any, wakeups: Wakeups, ledger: Ledger, leases: Leases) -> None:
         self.ledger = ledger

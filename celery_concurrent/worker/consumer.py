@@ -2,9 +2,9 @@
 
 Celery's internals that are used here (5.6 and 5.7): ``Consumer.call_soon`` and
 ``call_soon_ack`` (how acks reach the hub), ``apply_eta_task`` and ``_limit_post_eta`` (when an
-ETA is due), ``create_task_handler`` and ``on_invalid_task``, ``update_strategies`` (before each
-tracer is built), ``_update_prefetch_count``, ``cancel_active_requests``,
-``on_send_event_buffered`` (5.7: one flush per turn of the hub) and
+ETA is due), ``create_task_handler``, its ``promise`` (see :mod:`.settling`), ``on_invalid_task``,
+``update_strategies`` (before each tracer is built), ``_update_prefetch_count``,
+``cancel_active_requests``, ``on_send_event_buffered`` (5.7: one flush per turn of the hub) and
 ``on_connection_error_after_connected``.
 """
 
@@ -34,6 +34,7 @@ from celery_concurrent.worker.greenloop import green_loop
 from celery_concurrent.worker.holding import leases_of
 from celery_concurrent.worker.lanes import LaneConsumer, Lanes
 from celery_concurrent.worker.reconnecting import look_often
+from celery_concurrent.worker.settling import SettlingCall
 
 logger = get_logger(__name__)
 
@@ -200,7 +201,7 @@ class NodeConsumer(Consumer):
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
         """Celery's own, that drops what it would end the worker with."""
-        handle = super().create_task_handler(*args, **kwargs)
+        handle = super().create_task_handler(*args, **{"promise": SettlingCall, **kwargs})
         broken = (*self.connection_errors, *self.channel_errors)
 
         def handle_or_drop(message: Any) -> None:
@@ -266,7 +267,7 @@ class NodeConsumer(Consumer):
     def update_strategies(self) -> None:
         for task in self.app.tasks.values():
             if not hasattr(task.run, "__guarded__"):
-                task.run = guarded(task.run)
+                task.run = guarded(task.run, task.request_stack)
         super().update_strategies()
 
     def _update_prefetch_count(self, index: int = 0) -> None:

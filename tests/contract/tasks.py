@@ -209,6 +209,24 @@ def introspects(self: Any) -> dict[str, Any]:
     }
 
 
+@app.task(name="sync.recursive", bind=True)
+@concurrent(max_inputs=10)
+def _recursive(self: Any, times: int) -> list[Any]:
+    before = self.request.args[0]
+    return [before, *(self(times - 1) if times else []), self.request.args[0]]
+
+
+@app.task(name="async.recursive", bind=True)
+@concurrent(max_inputs=10)
+async def _recursive_async(self: Any, times: int) -> list[Any]:
+    before = self.request.args[0]
+    return [before, *(await self(times - 1) if times else []), self.request.args[0]]
+
+
+#: It calls itself, as a function, and tells the argument of its request, before and after.
+recursive = {"sync": _recursive, "async": _recursive_async}
+
+
 @both()
 def calls(self: Any, kind: str) -> list[Any]:
     child = add[kind].apply_async((1, 2))

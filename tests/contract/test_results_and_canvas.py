@@ -133,6 +133,16 @@ def test_the_request_tells_what_it_should(project: Project, node: Node, kind: st
     }
 
 
+def test_a_task_that_calls_itself_has_a_request_for_each_call(project: Project) -> None:
+    found = project.tasks.recursive["sync"].apply_async((2,), task_id="recursive")
+    assert found.get(timeout=WAIT) == [2, 1, 0, 0, 1, 2]
+
+
+def test_an_async_task_that_calls_itself_keeps_its_request(project: Project) -> None:
+    found = project.tasks.recursive["async"].apply_async((2,), task_id="recursive-async")
+    assert found.get(timeout=WAIT) == [2, 2, 2, 2, 2, 2]
+
+
 def test_children_know_their_parent(project: Project, kind: str) -> None:
     result = project.tasks.calls[kind].delay(kind)
     parent, child = result.get(timeout=WAIT)

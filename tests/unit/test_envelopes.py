@@ -81,3 +81,34 @@ def test_few_messages_share_them_with_all_others() -> None:
     assert second is not None
     ids = [[id(name) for name in each["headers"]] for each in (first, second)]
     assert ids[0] == ids[1]
+
+
+def test_many_messages_share_texts_that_are_equal() -> None:
+    messages = []
+    for number in range(MANY):
+        id = str(uuid.uuid4())
+        headers = {"id": id, "root_id": id, "task": "app.resize", "argsrepr": f"({number},)"}
+        messages.append(message(id, headers=headers))
+    first, *others = envelopes.read(messages)
+    assert first is not None
+    headers = first["headers"]
+    assert headers["id"] is headers["root_id"] is first["properties"]["delivery_tag"]
+    assert all(other and other["headers"]["task"] is headers["task"] for other in others)
+    assert [json.loads(each)["headers"] for each in messages] == [
+        each["headers"] for each in (first, *others) if each is not None
+    ]
+
+
+@given(
+    st.lists(
+        st.dictionaries(
+            st.text(max_size=3),
+            st.text(max_size=3) | st.none() | st.integers() | st.lists(st.text(max_size=2)),
+        ),
+        min_size=MANY,
+        max_size=MANY + 2,
+    )
+)
+def test_sharing_changes_no_header(drawn: list[dict[str, Any]]) -> None:
+    messages = [message(f"tag-{i}", headers=headers) for i, headers in enumerate(drawn)]
+    assert [each and each["headers"] for each in envelopes.read(messages)] == drawn

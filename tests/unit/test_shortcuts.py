@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -9,7 +10,10 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from celery.app.task import Context
+from celery._state import _task_stack
+from celery.app import trace
+from celery.app.task import Context, Task
+from celery.utils.threads import _LocalStack
 from kombu import serialization
 from kombu.exceptions import ContentDisallowed, DecodeError
 from kombu.message import Message
@@ -22,6 +26,7 @@ from celery_concurrent.pool.shortcuts import (
     decode_quickly,
     decoded_once,
 )
+from celery_concurrent.pool.stacks import QuickStack
 
 theirs = Context._get_custom_headers
 NOTHING = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
@@ -91,6 +96,56 @@ def test_a_json_of_the_users_own_stays() -> None:
         serialization.register_json()
 
 
+def plain(value: Any) -> Any:
+    return value
+
+
+class CalledTask(Task):
+    """Has a call of its own."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return super().__call__(*args, **kwargs)
+
+
+def test_celerys_own_call_is_no_users(app: Celery) -> None:
+    trace._install_stack_protection()
+    shortcuts = Shortcuts(app)
+    usual = app.task(name="plain")(plain)
+    called = app.task(name="called", base=CalledTask)(plain)
+    try:
+        assert trace.task_has_custom(usual, "__call__")
+        shortcuts.install()
+        assert not trace.task_has_custom(usual, "__call__")
+        assert trace.task_has_custom(called, "__call__")
+        shortcuts.uninstall()
+        assert trace.task_has_custom(usual, "__call__")
+    finally:
+        trace.reset_worker_optimizations(app)
+
+
+def test_a_call_that_others_have_wrapped_is_theirs(
+    app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrapped = functools.wraps(Task.__call__)(plain)
+    monkeypatch.setattr(Task, "__call__", wrapped)
+    module = wrapped.__module__
+    shortcuts = Shortcuts(app)
+    shortcuts.install()
+    assert wrapped.__module__ == module
+    shortcuts.uninstall()
+
+
+def test_the_stacks_are_quick_while_a_node_runs() -> None:
+    app = Celery(set_as_current=False)
+    task = app.task(name="plain")(plain)
+    shortcuts = Shortcuts(app)
+    shortcuts.install()
+    stacks = (_task_stack, task.request_stack)
+    assert [type(stack) for stack in stacks] == [QuickStack, QuickStack]
+    shortcuts.uninstall()
+    assert [type(stack) for stack in stacks] == [_LocalStack, _LocalStack]
+
+
 def made(body: bytes, **more: Any) -> Message:
     said = {"accept": {"application/json"}, "content_type": "application/json", **more}
     return Message(body, content_encoding="utf-8", **said)
@@ -102,6 +157,45 @@ def test_a_body_is_decoded_as_kombu_would(app: Celery) -> None:
     message._decoded_cache = None
     decode_quickly(message)
     assert message._decoded_cache == message.payload == expected
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        [[1, "two"], {"three": 3}, NOTHING],
+        [["}, {}]"], {}, NOTHING],
+        [[], {}, {**NOTHING, "chain": []}],
+        [NOTHING],
+        [1, NOTHING],
+        [1, 2, 3, NOTHING],
+        {"one": [1, NOTHING]},
+    ],
+)
+def test_a_body_is_decoded_as_json_whatever_it_ends_with(app: Celery, payload: Any) -> None:
+    message = made(kombu_json.dumps(payload).encode())
+    decode_quickly(message)
+    assert message._decoded_cache == payload
+
+
+@pytest.mark.parametrize("start", ["[[], {}", "[[]", "[[], {", "[[], {}, {}]", '["', ""])
+def test_what_ends_like_a_body_need_not_be_one(app: Celery, start: str) -> None:
+    text = f"{start}, {kombu_json.dumps(NOTHING)}]"
+    message = made(text.encode())
+    decode_quickly(message)
+    try:
+        expected = json.loads(text)
+    except ValueError:
+        expected = None
+    assert message._decoded_cache == expected
+
+
+def test_names_of_what_is_embedded_are_made_once(app: Celery) -> None:
+    body = kombu_json.dumps([[], {}, NOTHING]).encode()
+    first, second = made(body), made(body)
+    decode_quickly(first)
+    decode_quickly(second)
+    assert all(a is b for a, b in zip(first.payload[2], second.payload[2], strict=True))
+    assert first.payload[2] is not second.payload[2]
 
 
 def test_what_is_not_accepted_is_not_decoded(app: Celery) -> None:
