@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import signal
 import socket
 import threading
 import time
@@ -14,8 +13,9 @@ from pathlib import Path
 
 from celery_concurrent.autoscaler.local import adoption
 from celery_concurrent.autoscaler.local.commands import Command
+from celery_concurrent.autoscaler.local.drains import Drains
 from celery_concurrent.autoscaler.local.folder import Folder, slug, state_folder
-from celery_concurrent.autoscaler.local.processes import Handle, end_session
+from celery_concurrent.autoscaler.local.processes import end_session
 from celery_concurrent.autoscaler.local.quickstart import Quickstart
 from celery_concurrent.autoscaler.local.records import Records
 from celery_concurrent.autoscaler.local.starting import LOOK_AGAIN, SIGN_WITHIN, Starter
@@ -95,6 +95,7 @@ class LocalProvider:
         self._closed = False
         self._folder = Folder(state_folder(command.app) if folder is None else folder)
         self._records = Records(self._folder.records)
+        self._drains = Drains(self._records, clock)
         self._watcher = Watcher(self._tick)
         self._records.sweep()
         self._adopt_all()
@@ -127,11 +128,8 @@ class LocalProvider:
             if node is None or node.state in (ProcessState.DRAINING, ProcessState.ENDED):
                 return
             self._require_open()
-            timeout = self._drain_timeout
-            self._mark(node, timeout if timeout is not None else float("inf"))
-            if node.handle is not None:
-                node.handle.signal(signal.SIGTERM)
-            logger.info("node %s drains timeout=%s", name, timeout)
+            self._drains.begin(node, self._drain_timeout)
+            logger.info("node %s drains timeout=%s", name, self._drain_timeout)
         self._watcher.wake()
 
     def stop(self, name: str) -> None:
@@ -143,10 +141,7 @@ class LocalProvider:
                 del self._nodes[name]
                 return
             self._require_open()
-            if node.handle is not None:
-                node.handle.signal(signal.SIGKILL)
-            else:  # ended as soon as it says who it is
-                self._mark(node, 0.0)
+            self._drains.end(node)
             logger.info("node %s is stopped", name)
         self._watcher.wake()
 
@@ -203,7 +198,7 @@ class LocalProvider:
             )
             if handle is not None:
                 logger.info("node %s adopted pid=%d", node.name, handle.identity.pid)
-                self._resume_drain(node, handle)
+                self._drains.resume(node)
                 pending.discard(node.name)
                 self._look_after(node)
             else:
@@ -213,36 +208,14 @@ class LocalProvider:
             del self._nodes[name]
         return any(node.state is ProcessState.PENDING for node in self._nodes.values())
 
-    def _resume_drain(self, node: Tended, handle: Handle) -> None:
-        until = self._records.draining_until(node.name)
-        if until is None:
-            return
-        node.enter(ProcessState.DRAINING, self._clock())
-        node.deadline = self._clock() + until - _since_boot()
-        # It was marked before it was told, and may not have been told. Twice is the same as once.
-        handle.signal(signal.SIGTERM)
-
-    def _mark(self, node: Tended, timeout: float) -> None:
-        """In this order: the mark, then the signal; the next autoscaler sends it again."""
-        try:
-            self._records.mark_draining(node.name, _since_boot() + timeout)
-        except OSError as error:
-            logger.warning("node %s drains unmarked: %s", node.name, error)
-        if node.handle is not None:
-            node.enter(ProcessState.DRAINING, self._clock())
-            node.deadline = self._clock() + timeout
-
     def _tick(self) -> float | None:
         """Do what is due; seconds until the next is."""
         with self._lock:
             now = self._clock()
             if any(node.state is ProcessState.PENDING for node in self._nodes.values()):
                 self._adopt()
+            self._drains.end_overdue(self._nodes.values())
             for node in list(self._nodes.values()):
-                if node.deadline is not None and node.deadline <= now and node.handle is not None:
-                    logger.warning("node %s did not drain in time and is ended", node.name)
-                    node.deadline = None
-                    node.handle.signal(signal.SIGKILL)
                 if node.code_until is not None and node.code_until <= now:
                     self._bury(node)
             is_change_told, self._is_change_told = self._is_change_told, True
@@ -331,8 +304,3 @@ def _reaped(pid: int) -> int | None:
     except ChildProcessError:
         return None
     return os.waitstatus_to_exitcode(status)
-
-
-def _since_boot() -> float:
-    """Seconds on a clock that the next autoscaler reads, too."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
