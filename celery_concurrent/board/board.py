@@ -82,7 +82,9 @@ class Board:
                 self._note_fleet(event, now)
             else:
                 said = AutoscalerWord.of(event, now)
-                if said is not None and len(self._autoscalers) < MOST_AUTOSCALERS:
+                if said is not None and (
+                    said.name in self._autoscalers or len(self._autoscalers) < MOST_AUTOSCALERS
+                ):
                     self._autoscalers[said.name] = said
             if now >= self._tidied_at + _TIDY_EVERY:
                 self._tidied_at = now

@@ -15,6 +15,8 @@ ENTRIES: Final = 10_000
 _HALVES: Final = re.compile("[\ud800-\udfff]")
 #: Numbers beyond it are nobody's.
 LARGEST: Final = 1e300
+#: What nobody can have counted: a float, and a browser, hold all numbers up to here.
+LARGEST_COUNT: Final = 2**53
 
 
 def name_of(value: object) -> str | None:
@@ -37,12 +39,12 @@ def text_of(value: object) -> str | None:
 
 def count_of(value: object) -> int:
     """A number of things, 0 for what is none."""
-    return value if _is_count(value) else 0  # type: ignore[return-value]  # it is an int there
+    return value if is_count(value) else 0  # type: ignore[return-value]  # it is an int there
 
 
 def maybe_count(value: object) -> int | None:
     """A number of things, None for what is none."""
-    return value if _is_count(value) else None  # type: ignore[return-value]  # it is an int there
+    return value if is_count(value) else None  # type: ignore[return-value]  # it is an int there
 
 
 def number_of(value: object) -> float | None:
@@ -78,5 +80,6 @@ def _list(value: object) -> list[Any]:
     return value[:ENTRIES] if isinstance(value, list) else []
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+def is_count(value: object) -> bool:
+    """Whether it is a number of things."""
+    return type(value) is int and 0 <= value <= LARGEST_COUNT

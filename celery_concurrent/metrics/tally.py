@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from celery_concurrent.board.fields import maybe_count, name_of, names_of
+from celery_concurrent.board.fields import count_of, maybe_count, name_of, names_of
 from celery_concurrent.board.words import FLEET, NODE
 from celery_concurrent.metrics.telling import (
     EMPTY,
@@ -23,7 +23,6 @@ from celery_concurrent.metrics.telling import (
     TASKS_OF_NODE,
     Account,
     accounts_of,
-    count_of,
     counts_of,
     seconds_of,
 )

@@ -6,15 +6,13 @@ import re
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from celery_concurrent.board.fields import name_of
+from celery_concurrent.board.fields import LARGEST_COUNT, is_count, name_of
 from celery_concurrent.pool.timing import BUCKETS
 
 #: Tasks of a node, outcomes of a task and queues of a node that are read of an event.
 TASKS_OF_NODE: Final = 500
 OUTCOMES_OF_TASK: Final = 16
 QUEUES_OF_NODE: Final = 16
-#: What nobody can have counted: a float holds all numbers up to here.
-_LARGEST: Final = 2**53
 
 _LENGTH: Final = len(BUCKETS) + 1
 # Control characters and halves of surrogate pairs: the latter cannot be encoded.
@@ -98,7 +96,7 @@ def _series(counts: object, total: object) -> Series | None:
     # As quick as can be: it is done for each task of each node that has run something since.
     if seconds is None or set(map(type, counts)) != {int}:
         return None
-    if min(counts) < 0 or max(counts) > _LARGEST:
+    if min(counts) < 0 or max(counts) > LARGEST_COUNT:
         return None
     return Series(counts, seconds)
 
@@ -113,13 +111,8 @@ def counts_of(value: object, most: int) -> dict[str, int]:
     return {
         name: count
         for name, count in islice(told.items(), most)
-        if name_of(name) is not None and _is_count(count)
+        if name_of(name) is not None and is_count(count)
     }
-
-
-def count_of(value: object) -> int:
-    """A number of things, 0 for what is none."""
-    return value if _is_count(value) else 0  # type: ignore[return-value]  # it is an int there
 
 
 def seconds_of(value: object) -> float | None:
@@ -127,13 +120,9 @@ def seconds_of(value: object) -> float | None:
     if type(value) not in (int, float):
         return None
     # Not math.isfinite: an int may be too large for it.
-    return float(value) if 0 <= value <= _LARGEST else None  # type: ignore[operator,arg-type]
+    return float(value) if 0 <= value <= LARGEST_COUNT else None  # type: ignore[operator,arg-type]
 
 
 def label_of(name: str) -> str:
     """A name as the value of a label: whatever it holds, it can be shown and encoded."""
     return name if name.isprintable() else _UNPRINTABLE.sub("\ufffd", name)
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value <= _LARGEST

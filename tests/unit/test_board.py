@@ -226,6 +226,18 @@ def test_a_node_that_was_told_to_drain_drains_though_it_has_not_said_so(board: B
     assert board.nodes()[0]["state"] == "draining"
 
 
+def test_an_autoscaler_that_is_known_is_heard_however_many_there_are(
+    board: Board, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("celery_concurrent.board.board.MOST_AUTOSCALERS", 1)
+    for queues in (["q"], ["q", "r"]):
+        for host in "ab":
+            event = {"type": "concurrency-autoscaler", "hostname": f"autoscaler@{host}"}
+            board.note({**event, "queues": queues})
+    (known,) = board.autoscalers()
+    assert (known["name"], known["queues"]) == ("autoscaler@a", ["q", "r"])
+
+
 def test_an_autoscaler_that_says_nothing_is_silent_and_then_forgotten(
     board: Board, clock: Clock
 ) -> None:
