@@ -6,7 +6,6 @@ cancel what is left when the stop is a cold one, run the services' exit, close.
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import Context
@@ -19,7 +18,6 @@ from kombu.asynchronous import get_event_loop
 
 from celery_concurrent import control, logs
 from celery_concurrent.inputlogs import InputLogs
-from celery_concurrent.marks import mark_of
 from celery_concurrent.pool import spans
 from celery_concurrent.pool.deadlines import Deadlines
 from celery_concurrent.pool.engine import Engine, Run
@@ -27,13 +25,13 @@ from celery_concurrent.pool.hooks import Hook
 from celery_concurrent.pool.hops import Hopper
 from celery_concurrent.pool.inbox import Inbox
 from celery_concurrent.pool.inputs import STOPPED, Input
+from celery_concurrent.pool.intake import Intake
 from celery_concurrent.pool.publishing import Hops
-from celery_concurrent.pool.shortcuts import Shortcuts, decoded_once
-from celery_concurrent.pool.slots import PLAIN, Slots
+from celery_concurrent.pool.shortcuts import Shortcuts
+from celery_concurrent.pool.slots import Slots
 from celery_concurrent.pool.status import Status
 from celery_concurrent.pool.threads import Threads
 from celery_concurrent.pool.timelimits import TimeLimits
-from celery_concurrent.redis.messages import HeldMessage
 from celery_concurrent.settings import NodeSettings
 
 #: Seconds that a cold stop waits for cancelled inputs to end.
@@ -77,11 +75,11 @@ class NodePool(BasePool):
             results = self.make_threads("concurrent-results", most=1)
         self._hops = Hops(self.app, self._hopper, results)
         self._shortcuts = Shortcuts(self.app)
-        self._tokens = itertools.count(1)
+        self._intake = Intake(self.app, self.options)
         self._stopping = False
         self._terminating = False
         slots: Slots[Input] = Slots({}, plain=limit or 1, cap=None, counted=())
-        self.engine = Engine(self, slots, self.inbox, self._time_limits, self._counts_early)
+        self.engine = Engine(self, slots, self.inbox, self._time_limits, self._intake.counts_early)
 
     # -- runners, by subclass
 
@@ -151,7 +149,15 @@ class NodePool(BasePool):
         request = getattr(accept_callback, "__self__", None)
         if request is None or kwargs:
             raise NotImplementedError("this pool runs Celery's requests, nothing else")
-        make = partial(self._make_input, target, args, request, soft_timeout, timeout)
+        make = partial(
+            self._intake.input_of,
+            request,
+            target,
+            args,
+            groups=self.slots.groups,
+            soft_limit=soft_timeout,
+            hard_limit=timeout,
+        )
         self.engine.take(request, make)
 
     def terminate_job(self, pid: int, signal: Any = None) -> None:
@@ -160,40 +166,6 @@ class NodePool(BasePool):
 
     def flush(self) -> None:
         self.engine.forget_waiting()
-
-    def _make_input(
-        self,
-        target: Callable[..., Any],
-        args: Any,
-        request: Any,
-        soft_limit: float | None,
-        hard_limit: float | None,
-    ) -> Input:
-        task = request.task
-        mark = mark_of(task)
-        if isinstance(request.message, HeldMessage):
-            request.message.share_headers(request.request_dict)
-        group = PLAIN if mark is None else mark.group_of(task)
-        return Input(
-            id=request.id,
-            name=request.name,
-            root_id=request.root_id or request.id,
-            # One that was marked after the node had started has no slots of its own.
-            group=group if group in self.slots.groups else PLAIN,
-            is_async=mark is not None and mark.is_async,
-            target=target,
-            args=decoded_once(request, args),
-            request=request,
-            token=next(self._tokens),
-            soft_limit=soft_limit or self.options.get("soft_timeout"),
-            hard_limit=hard_limit or self.options.get("timeout"),
-        )
-
-    def _counts_early(self, request: Any) -> bool:
-        # Tasks without the decorator keep Celery's rule, worker_prefetch_multiplier.
-        if request.task.acks_late:
-            return False
-        return mark_of(request.task) is not None or bool(self.app.conf.worker_disable_prefetch)
 
     def hop(self, call: Callable[[], bool]) -> bool:
         """Make a call that blocks, from wherever an input runs."""
