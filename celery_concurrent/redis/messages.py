@@ -44,7 +44,8 @@ class HeldMessage(virtual.Message):
         Args:
             fields: the copy, to which Celery adds.
         """
-        if _ADDED.isdisjoint(self.headers):
+        # Of a message of protocol 1 the request has made headers, which its own are not.
+        if isinstance(self.payload, list | tuple) and _ADDED.isdisjoint(self.headers):
             self._fields = fields
             del self.headers
 

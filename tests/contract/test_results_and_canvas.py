@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from celery import chain, chord, group
+from celery import Celery, chain, chord, group
 from celery.exceptions import ChordError
 
 from tests.services.node import Node
@@ -131,6 +131,15 @@ def test_the_request_tells_what_it_should(project: Project, node: Node, kind: st
         "called_directly": False,
         "is_eager": False,
     }
+
+
+def test_a_message_of_protocol_1_runs(project: Project, kind: str) -> None:
+    broker = project.broker
+    with Celery(broker=broker.url, backend=broker.backend, set_as_current=False) as client:
+        client.conf.task_protocol = 1
+        sent = client.send_task(project.tasks.introspects[kind].name, task_id=f"old-{kind}")
+        found = sent.get(timeout=WAIT)
+    assert (found["id"], found["called_directly"]) == (f"old-{kind}", False)
 
 
 def test_a_task_that_calls_itself_has_a_request_for_each_call(project: Project) -> None:

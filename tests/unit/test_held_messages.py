@@ -76,9 +76,17 @@ def test_headers_are_what_they_were_after_the_request_has_them(more: dict[str, A
 
 
 def test_a_header_that_celery_overwrites_stays_the_messages() -> None:
-    held = HeldMessage(envelope(hostname="theirs"), channel=Channel())
+    held = HeldMessage(envelope(hostname="theirs"), channel=Channel(), accept={"application/json"})
     held.share_headers({**held.headers, "hostname": "ours"})
     assert held.headers["hostname"] == "theirs"
+
+
+def test_headers_that_the_request_has_made_are_not_the_messages() -> None:
+    body = b'{"id": "1", "task": "plain", "args": [], "kwargs": {}}'
+    said = envelope() | {"body": base64.b64encode(body).decode(), "headers": {"tenant": "acme"}}
+    held = HeldMessage(said, channel=Channel(), accept={"application/json"})
+    held.share_headers({"id": "1", "task": "plain", "lang": "py", "tenant": "acme"})
+    assert held.headers == {"tenant": "acme"}
 
 
 class Message:
