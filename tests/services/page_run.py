@@ -8,11 +8,14 @@ import shlex
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tests.services.pages import PYTHON, SHELL, Block, check_syntax, commands
 from tests.services.process import Process, free_port, program
+from tests.services.waiting import wait_for
 
 _REDIS = re.compile(r"redis://localhost(?::6379)?(?:/(?P<db>\d+))?(?![\w:])")
 _AMQP = re.compile(r"(?:py)?amqp://(?:\w+:\w+@)?localhost(?::5672)?(?://|/\w*)?")
@@ -138,6 +141,11 @@ class PageRun:
         )
         self._servers.append(server)
         server.wait_for_log(ready, timeout=30.0)
+        if ready == _SERVERS["flower"]:
+            # It says so before it starts its threads; ended while it does, it may wait for one of
+            # them for ever (a signal in ThreadPoolExecutor.submit, Flower 2.2 and Python 3.11).
+            url = f"http://127.0.0.1:{self._ports[_FLOWER]}/healthcheck"
+            wait_for(lambda: _answers(url), 30.0, what=server.log_tail)
 
     def _call(self, words: list[str | Path], block: Block, cwd: Path | None = None) -> None:
         output = self._folder / f"line_{block.line}.out"
@@ -165,6 +173,16 @@ class PageRun:
         text = _REDIS.sub(lambda found: self._redis(int(found["db"] or 0)), text)
         text = _PORT.sub(lambda found: self._ports[found[0]], text)
         return _AMQP.sub(lambda _: self._rabbitmq(), text)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5.0):
+            return True
+    except urllib.error.HTTPError:  # it wants a login, or has another prefix: an answer as well
+        return True
+    except OSError:
+        return False
 
 
 def _ready_text(command: str) -> str | None:
