@@ -123,14 +123,12 @@ class TaskMap(Results[R]):
 
         Also after Ctrl-C or an error: await them, or revoke them.
         """
-        self._account.settle()
-        return list(self._account.published.values())
+        return list(self._account.seen()["published"].values())
 
     @property
     def uncertain(self) -> list[Any]:
         """Handles of the inputs that were on their way when a connection, or you, broke off."""
-        self._account.settle()
-        return list(self._account.uncertain.values())
+        return list(self._account.seen()["uncertain"].values())
 
     @contextmanager
     def _started(self, waits: bool) -> Iterator[Flow]:

@@ -142,11 +142,10 @@ def _to_redis(producer: Any, envelope: Envelope, chunk: Chunk) -> None:
         "confirm_timeout": envelope.confirm_timeout,
     }
     with closing(channel.create_publish_batch(max_size=PIPELINE)) as batch:
-        for draft in drafts:
-            batch.publish(_message(channel, envelope, draft), **options)
-        for draft in drafts:
-            chunk.write(draft.input_id)
         try:
+            for draft in drafts:
+                chunk.write(draft.input_id)  # when there are many, the first leave now
+                batch.publish(_message(channel, envelope, draft), **options)
             batch.flush()
         except BatchPublishError as error:
             # By what broke it is known whether to try again.

@@ -20,6 +20,7 @@ import pytest
 from kombu import Queue
 
 from celery_concurrent import PublishError, task_map
+from celery_concurrent.bulk import sending
 from tests.services.fixtures import MakeProject
 from tests.services.process import Process, free_port
 from tests.services.project import Broker, Project
@@ -86,13 +87,17 @@ def numbers(behind: Behind) -> Iterator[str]:
         yield f"{number} {LONG}"
 
 
+@pytest.mark.parametrize("pipeline", [10_000, 20])
 @pytest.mark.parametrize("retry", [False, True])
 def test_a_connection_that_is_lost_in_a_chunk(
     behind: Behind,
     celery_project: MakeProject,
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
     retry: bool,
+    pipeline: int,
 ) -> None:
+    monkeypatch.setattr(sending, "PIPELINE", pipeline)
     project = celery_project(SOURCE, broker=behind.broker)
     mapped = task_map(project.tasks.plain, numbers(behind), chunk=CHUNK, retry=retry)
     with caplog.at_level(logging.WARNING):
@@ -263,10 +268,19 @@ def interrupted_at(line: int, publish: Callable[[], object]) -> bool:
     return left <= 0
 
 
-@pytest.mark.parametrize("options", [{}, {"group_id": "g"}], ids=["together", "one_by_one"])
+@pytest.mark.parametrize(
+    ("options", "pipeline"),
+    [({}, 10_000), ({}, 1), ({"group_id": "g"}, 10_000)],
+    ids=["together", "in_pieces", "one_by_one"],
+)
 def test_ctrl_c_at_any_line_keeps_account(
-    broker: Broker, celery_project: MakeProject, options: dict[str, Any]
+    broker: Broker,
+    celery_project: MakeProject,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    pipeline: int,
 ) -> None:
+    monkeypatch.setattr(sending, "PIPELINE", pipeline)
     project = celery_project(SOURCE, broker=broker)
     task_map(project.tasks.plain, range(1)).publish()  # what is done once, is done
     waiting(project)
