@@ -11,6 +11,7 @@ ETA is due), ``create_task_handler``, its ``promise`` (see :mod:`.settling`), ``
 from __future__ import annotations
 
 from functools import partial
+from inspect import signature
 from typing import Any
 
 from celery import bootsteps
@@ -201,7 +202,10 @@ class NodeConsumer(Consumer):
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
         """Celery's own, that drops what it would end the worker with."""
-        handle = super().create_task_handler(*args, **{"promise": SettlingCall, **kwargs})
+        create = super().create_task_handler
+        if "promise" in signature(create).parameters:  # a base of the user's own may not take it
+            kwargs.setdefault("promise", SettlingCall)
+        handle = create(*args, **kwargs)
         broken = (*self.connection_errors, *self.channel_errors)
 
         def handle_or_drop(message: Any) -> None:

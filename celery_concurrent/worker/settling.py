@@ -14,8 +14,9 @@ class SettlingCall:
     """An ack, or a reject, that a request will ask for: in the place of vine's promise.
 
     Celery's consumer makes two for each message, and the request holds them for as long as its
-    input runs (5.6 and 5.7). A promise is called with what the broker's errors are, once;
-    an error is told and no more, for whoever asks has other inputs to settle.
+    input runs (5.6 and 5.7). It is called with a logger, for what goes wrong with the broker, and
+    the errors that this is known by. Another error is told and no more, as by 5.7's promise, for
+    whoever asks has other inputs to settle.
 
     Args:
         call_soon: calls on the settling thread.
