@@ -155,6 +155,8 @@ def wait_for(coroutine: Coroutine[Any, Any, Any]) -> Any:
                 error = thrown
     except StopIteration as stop:
         return stop.value
+    finally:
+        error = None  # or its traceback and this frame would keep each other
 
 
 class Unbroken(asyncio.Future[Any]):

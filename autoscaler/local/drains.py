@@ -18,8 +18,9 @@ logger = logging.getLogger(__name__)
 class Drains:
     """Drains nodes; called under the provider's lock.
 
-    What always holds: a node is marked before it is told. The next autoscaler goes on with what
-    is marked, and tells it again, which is the same as once.
+    What always holds: a node is marked before it is told to drain, unless there is no room for
+    the mark. The next autoscaler goes on with what is marked, and tells it again, which is the
+    same as once.
 
     Args:
         records: keep the marks.

@@ -217,6 +217,7 @@ class Engine:
         outcome = run_tracer(input)
         with input.lock:
             input.left = input.finished = True
+            input.interrupter = None  # which has the input, for nothing from now on
         spans.end(input, outcome)
         self._inbox.post(partial(self._settle, input, outcome))
 

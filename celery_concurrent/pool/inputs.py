@@ -15,8 +15,6 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
-from celery.utils.threads import LocalStack
-
 from celery_concurrent.bridge import called_by_tracer, driven_by, run_coroutine
 from celery_concurrent.context import CURRENT_INPUT
 from celery_concurrent.errors import InputCancellation
@@ -25,9 +23,6 @@ from celery_concurrent.errors import InputCancellation
 LOST = "its lease has lapsed, and it is another node's by now"
 #: Why one is ended that a node leaves to others, at its end.
 STOPPED = "the node stops"
-
-
-_NO_REQUESTS: Any = LocalStack()
 
 
 class Hold(Protocol):
@@ -203,7 +198,12 @@ def current_input() -> Input | None:
     return cast("Input | None", CURRENT_INPUT.get())
 
 
-def guarded(run: Callable[..., Any], requests: Any = _NO_REQUESTS) -> Callable[..., Any]:
+def _is_request_of(input: Input, request: Any) -> bool:
+    """Whether it is the one that its tracer has made, and not one of a call within it."""
+    return request.id == input.id and not request.called_directly
+
+
+def guarded(run: Callable[..., Any], requests: Any) -> Callable[..., Any]:
     """Wrap a task's ``run`` so that an input is interruptible exactly while it runs.
 
     Args:
@@ -218,12 +218,14 @@ def guarded(run: Callable[..., Any], requests: Any = _NO_REQUESTS) -> Callable[.
     @functools.wraps(run)
     def guard(*args: Any, **kwargs: Any) -> Any:
         request = requests.top
-        if request is not None:
-            # What the task calls itself gets a request of its own (Task.__call__, 5.6 and 5.7).
-            request._protected = 1
-        current = current_input()
-        if current is None or current.entered:  # not in a node, or called by a task's code
+        if request is None:  # not called by a tracer
             return run(*args, **kwargs)
+        # When the task calls itself, that call has a request of its own (Task.__call__ of 5.6
+        # and 5.7).
+        request._protected = 1
+        current = current_input()
+        if current is None or current.entered or not _is_request_of(current, request):
+            return run(*args, **kwargs)  # not in a node, or called by code of this or another task
         try:
             try:
                 # Within, for an interruption may be raised as soon as it has entered.

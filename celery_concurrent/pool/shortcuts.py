@@ -104,7 +104,7 @@ _END = f", {quickjson.dumps(_NOTHING_EMBEDDED)}]"
 
 
 def _decoded(body: Any) -> Any:
-    """The same, but for the names in what most bodies end with, which are made once for all.
+    """What a body says; the names in what most bodies end with are made once for all.
 
     ``[args, kwargs`` is followed by that end exactly when ``[args, kwargs]`` is JSON, and a list
     of two.
@@ -133,9 +133,13 @@ def decoded_once(request: Any, args: Sequence[Any]) -> tuple[Any, ...]:
         args: the task's name, the id, the request's fields, the body, its content type and
             encoding, as Celery's requests pass them to pools (5.6 and 5.7).
     """
-    payload = request.message.payload
-    name, id, fields, _, content_type, _ = args
-    if not content_type or type(payload) is not list or len(payload) != 3:
+    message = request.message
+    name, id, fields, body, content_type, _ = args
+    # A request class of the user's own may have made another body of the message's.
+    if not content_type or body is not message.body:
+        return tuple(args)
+    payload = message.payload
+    if type(payload) is not list or len(payload) != 3:
         return tuple(args)
     positional, named, embedded = payload
     for values in (positional, named.values(), (embedded or {}).values()):

@@ -61,7 +61,7 @@ def quicken(stacks: Iterable[Any]) -> None:
     """Make these of Celery's stacks quick ones, with what is on them."""
     for stack in stacks:
         if type(stack) is threads._LocalStack:  # another with USE_FAST_LOCALS
-            stack._stacks = {ident: local["stack"] for ident, local in stack._local}
+            stack._stacks = {ident: local["stack"] for ident, local in list(stack._local)}
             stack.__class__ = QuickStack
 
 

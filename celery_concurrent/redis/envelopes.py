@@ -52,7 +52,7 @@ def _share_texts(envelopes: Iterable[dict[str, Any] | None]) -> None:
 
 
 def _read_together(messages: Sequence[bytes]) -> list[dict[str, Any] | None] | None:
-    """The same at once; None where not every message is an envelope by itself."""
+    """Their envelopes, read at once; None where not every message is one by itself."""
     with suppress(Exception):
         text = f"[{','.join(map(bytes_to_str, messages))}]"
         if len(text) > LONG * len(messages):

@@ -53,6 +53,7 @@ class HeldMessage(virtual.Message):
         """Called where an attribute is not set, as the headers are not when shared."""
         if name != "headers":
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        headers = {name: value for name, value in self._fields.items() if name not in _ADDED}
+        fields = self._fields.copy()  # Celery may be adding to it
+        headers = {name: value for name, value in fields.items() if name not in _ADDED}
         self.headers = headers  # type: ignore[misc]  # kombu's slot
         return headers

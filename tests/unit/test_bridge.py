@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import sys
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
@@ -18,7 +20,7 @@ from celery.app.trace import build_tracer
 from greenlet import getcurrent
 
 from celery_concurrent import concurrent, current_input_id
-from celery_concurrent.bridge import Tracing, driven_by, in_tracer
+from celery_concurrent.bridge import Tracing, driven_by, in_tracer, wait_for
 from celery_concurrent.marks import mark_of
 
 MINE: ContextVar[str] = ContextVar("mine", default="nobody's")
@@ -357,6 +359,35 @@ def test_one_that_is_cancelled_before_it_begins_runs_nothing(app: Any) -> None:
 
     asyncio.run(main())
     assert not ran
+
+
+def test_what_a_cancelled_one_had_is_gone_without_the_collector() -> None:
+    class Large:
+        pass
+
+    known: list[weakref.ref[Large]] = []
+
+    async def sleep() -> None:
+        large = Large()
+        known.append(weakref.ref(large))
+        await asyncio.sleep(60)
+
+    def call() -> None:
+        with suppress(asyncio.CancelledError):
+            wait_for(sleep())
+
+    async def main() -> None:
+        task = asyncio.create_task(Tracing(call))
+        await asyncio.sleep(0)
+        task.cancel()
+        await task
+
+    gc.disable()
+    try:
+        asyncio.run(main())
+        assert [large() for large in known] == [None]
+    finally:
+        gc.enable()
 
 
 def test_one_that_nobody_waits_for_ends_its_finally_blocks() -> None:

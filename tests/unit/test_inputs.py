@@ -7,6 +7,8 @@ from contextvars import copy_context
 from typing import Any
 
 import pytest
+from celery.app.task import Context
+from celery.utils.threads import LocalStack
 
 from celery_concurrent import InputCancellation
 from celery_concurrent.context import CURRENT_INPUT
@@ -50,10 +52,12 @@ def made(interrupter: Any = None) -> Input:
 
 def run_as(input: Input, function: Callable[[], Any]) -> Any:
     """Call a guarded function as the tracer of this input does."""
+    requests = LocalStack()
+    requests.push(Context(id=input.id, called_directly=False))
 
     def call() -> Any:
         CURRENT_INPUT.set(input)
-        return guarded(function)()
+        return guarded(function, requests)()
 
     return copy_context().run(call)
 
@@ -142,16 +146,31 @@ def test_finished_without_its_function_it_cannot_be_ended() -> None:
 def test_only_the_outermost_call_is_guarded() -> None:
     recorder = Recorder()
     input = made(recorder)
-    inner = guarded(lambda: "inner")
+    inner = guarded(lambda: "inner", LocalStack())
     assert run_as(input, inner) == "inner"
     assert run_as(made(Recorder()), lambda: (inner(), input.left)) == ("inner", True)
     assert recorder.told == ["clear"]
 
 
 def test_guarding_twice_is_guarding_once() -> None:
-    guard = guarded(lambda: None)
-    assert guarded(guard) is guard
+    guard = guarded(lambda: None, LocalStack())
+    assert guarded(guard, LocalStack()) is guard
 
 
 def test_outside_of_a_node_the_guard_is_a_plain_call() -> None:
-    assert guarded(lambda x: x + 1)(1) == 2
+    assert guarded(lambda x: x + 1, LocalStack())(1) == 2
+
+
+@pytest.mark.parametrize("fields", [{"id": "other", "called_directly": False}, {"id": "id"}])
+def test_a_task_that_is_called_before_the_inputs_own_is_not_it(fields: dict[str, Any]) -> None:
+    """As by ``before_start``: directly, or with ``apply()``."""
+    input, requests = made(Recorder()), LocalStack()
+    requests.push(Context(**fields))
+
+    def call() -> Any:
+        CURRENT_INPUT.set(input)
+        return guarded(lambda: "other", requests)()
+
+    assert copy_context().run(call) == "other"
+    assert (input.entered, input.left) == (False, False)
+    assert run_as(input, lambda: (input.entered, input.left)) == (True, False)

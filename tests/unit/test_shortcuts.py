@@ -214,7 +214,7 @@ def test_what_is_no_json_is_kombus_to_refuse(app: Celery) -> None:
 
 def once(payload: Any, content_type: str | None = "application/json") -> tuple[Any, ...]:
     body = json.dumps(payload).encode()
-    request = SimpleNamespace(message=SimpleNamespace(payload=payload))
+    request = SimpleNamespace(message=SimpleNamespace(payload=payload, body=body))
     return decoded_once(request, ("task", "id", {}, body, content_type, "utf-8"))
 
 
@@ -242,7 +242,13 @@ def test_what_a_function_may_change_is_decoded_for_it_alone(payload: Any) -> Non
     assert (body, content_type) == (json.dumps(payload).encode(), "application/json")
 
 
+def test_a_body_that_a_request_has_made_is_what_runs() -> None:
+    message = SimpleNamespace(payload=[[1], {}, NOTHING], body=b"sealed")
+    args: tuple[Any, ...] = ("task", "id", {}, b"[[2], {}, {}]", "application/json", "utf-8")
+    assert decoded_once(SimpleNamespace(message=message), args) == args
+
+
 def test_what_came_decoded_is_passed_on() -> None:
     args: tuple[Any, ...] = ("task", "id", {}, ([], {}, {}), None, None)
-    request = SimpleNamespace(message=SimpleNamespace(payload={"args": []}))
+    request = SimpleNamespace(message=SimpleNamespace(payload={"args": []}, body=b"{}"))
     assert decoded_once(request, args) == args
