@@ -61,10 +61,11 @@ class Stage:
         return next(node for node in found["nodes"] if node["state"] == "ready")
 
     def rest(self) -> None:
-        """Return when nothing runs and no node is left."""
+        """Return when nothing runs and no node is left, and Flower knows that none is."""
         self.fleets.wait_for_status(
             "pages", lambda status: not status["demand"] and not status["nodes"]
         )
+        self.flower.wait_for_fleet("pages", lambda body: not body["nodes"], auth=AUTH)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,6 +24,10 @@ _BANNER = re.compile(r"Visit me at http://127\.0\.0\.1:(\d+)")
 #: A login for ``--basic-auth``, as Flower and as httpx want it.
 LOGIN = "ann:secret"
 AUTH = ("ann", "secret")
+
+
+def _has_a_ready_node(body: dict[str, Any]) -> bool:
+    return any(node["state"] == "ready" for node in body["nodes"])
 
 
 class Flower(Process):
@@ -81,9 +85,14 @@ class Flower(Process):
         return httpx.Client(base_url=self.url, timeout=20.0, trust_env=False, **options)
 
     def wait_for_fleet(
-        self, queue: str, *, timeout: float = 30.0, **options: Any
+        self,
+        queue: str,
+        until: Callable[[dict[str, Any]], bool] = _has_a_ready_node,
+        *,
+        timeout: float = 30.0,
+        **options: Any,
     ) -> dict[str, Any]:
-        """The page's data of a fleet, once Flower has heard of it and of a node that is ready."""
+        """The page's data of a fleet, once Flower has heard of it and ``until`` is true of that."""
         with self.client(**options) as client:
 
             def look() -> dict[str, Any] | None:
@@ -92,7 +101,7 @@ class Flower(Process):
                     return None
                 answer.raise_for_status()
                 body: dict[str, Any] = answer.json()
-                return body if any(node["state"] == "ready" for node in body["nodes"]) else None
+                return body if until(body) else None
 
             found = wait_for(look, timeout, what=self.log_tail)
             assert found is not None
