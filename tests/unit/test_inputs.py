@@ -14,6 +14,9 @@ from celery_concurrent import InputCancellation
 from celery_concurrent.context import CURRENT_INPUT
 from celery_concurrent.pool.inputs import Input, guarded
 
+#: Celery's stack of the task's requests.
+REQUESTS = LocalStack()
+
 
 class SoftLimitError(Exception):
     """Stands for Celery's soft time limit."""
@@ -52,12 +55,14 @@ def made(interrupter: Any = None) -> Input:
 
 def run_as(input: Input, function: Callable[[], Any]) -> Any:
     """Call a guarded function as the tracer of this input does."""
-    requests = LocalStack()
-    requests.push(Context(id=input.id, called_directly=False))
 
     def call() -> Any:
         CURRENT_INPUT.set(input)
-        return guarded(function, requests)()
+        REQUESTS.push(Context(id=input.id, called_directly=False))
+        try:
+            return guarded(function, REQUESTS)()
+        finally:
+            REQUESTS.pop()
 
     return copy_context().run(call)
 
@@ -146,7 +151,7 @@ def test_finished_without_its_function_it_cannot_be_ended() -> None:
 def test_only_the_outermost_call_is_guarded() -> None:
     recorder = Recorder()
     input = made(recorder)
-    inner = guarded(lambda: "inner", LocalStack())
+    inner = guarded(lambda: "inner", REQUESTS)
     assert run_as(input, inner) == "inner"
     assert run_as(made(Recorder()), lambda: (inner(), input.left)) == ("inner", True)
     assert recorder.told == ["clear"]
