@@ -25,7 +25,7 @@ LONG = 4_000
 _BEGIN = b'{"body": "'
 
 
-def read(messages: Sequence[bytes]) -> list[dict[str, Any] | None]:
+def read(messages: Sequence[bytes]) -> Sequence[dict[str, Any] | None]:
     """The envelopes of these messages, in order; None for what is none."""
     together = _read_together(messages) if len(messages) >= MANY else None
     if together is None:
@@ -34,7 +34,7 @@ def read(messages: Sequence[bytes]) -> list[dict[str, Any] | None]:
     return together
 
 
-def _share_texts(envelopes: Iterable[dict[str, Any] | None]) -> None:
+def _share_texts(envelopes: Iterable[dict[str, Any]]) -> None:
     """Keep one text of those that are equal: the task's name in all, an input's id thrice in one.
 
     Of a message that waits they are half of what it takes.
@@ -42,8 +42,6 @@ def _share_texts(envelopes: Iterable[dict[str, Any] | None]) -> None:
     kept: dict[str, str] = {}
     keep = kept.setdefault
     for envelope in envelopes:
-        if envelope is None:
-            continue
         for part in (envelope, envelope["properties"], envelope.get("headers")):
             if type(part) is dict:
                 for name, value in part.items():
@@ -51,7 +49,7 @@ def _share_texts(envelopes: Iterable[dict[str, Any] | None]) -> None:
                         part[name] = keep(value, value)
 
 
-def _read_together(messages: Sequence[bytes]) -> list[dict[str, Any] | None] | None:
+def _read_together(messages: Sequence[bytes]) -> list[dict[str, Any]] | None:
     """Their envelopes, read at once; None where not every message is one by itself."""
     with suppress(Exception):
         text = f"[{','.join(map(bytes_to_str, messages))}]"

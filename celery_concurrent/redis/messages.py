@@ -10,16 +10,18 @@ from kombu.transport import virtual
 #: itself, by the tracer, and from the body.
 _ADDED = frozenset(
     {
-        *(
-            "properties",
-            "reply_to",
-            "correlation_id",
-            "hostname",
-            "delivery_info",
-            "args",
-            "kwargs",
-        ),
-        *("is_eager", "callbacks", "errbacks", "chain", "chord"),
+        "args",
+        "callbacks",
+        "chain",
+        "chord",
+        "correlation_id",
+        "delivery_info",
+        "errbacks",
+        "hostname",
+        "is_eager",
+        "kwargs",
+        "properties",
+        "reply_to",
     }
 )
 
