@@ -5,7 +5,9 @@ Touched, in the node's process only, and put back at its end (Celery 5.6 and 5.7
 - kombu's JSON, where it is its own: it makes a ``json.JSONDecoder`` or encoder per text, and each
   input is four of them;
 - ``Context._get_custom_headers``, which builds the set of Celery's own names per input;
-- ``app.uses_utc_timezone``, which looks the time zone up per input;
+- ``app.uses_utc_timezone``, which looks the time zone up per input, and ``app.now``, which takes a
+  time through three zones per result;
+- ``app.conf.find_value_for_key``, by which each result asks for ``result_extended``;
 - its stacks of tasks and requests, see :mod:`.stacks`;
 - the module of Celery's own ``Task.__call__`` in workers, which protects the stack of requests: by
   that the tracer takes it for a user's, and calls it per input where it would call ``run``. What
@@ -16,8 +18,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime
+from functools import cache
 from typing import Any
 
+from celery import Celery
 from celery._state import _task_stack
 from celery.app import trace
 from celery.app.task import Context, Task
@@ -49,8 +54,7 @@ class Shortcuts:
         """From now on."""
         _replace_json(kombu_json, quickjson)
         Context._get_custom_headers = custom_headers
-        uses_utc = self._app.uses_utc_timezone()
-        self._app.uses_utc_timezone = lambda: uses_utc
+        self._answer_at_once()
         stacks.quicken(self._stacks())
         if is_from(Task.__call__, trace):
             self._protected_call = Task.__call__
@@ -61,9 +65,20 @@ class Shortcuts:
         _replace_json(quickjson, kombu_json)
         Context._get_custom_headers = self._custom_headers
         vars(self._app).pop("uses_utc_timezone", None)
+        vars(self._app).pop("now", None)
+        vars(self._app.conf).pop("find_value_for_key", None)
         stacks.restore(self._stacks())
         if self._protected_call is not None:
             self._protected_call.__module__ = trace.__name__
+
+    def _answer_at_once(self) -> None:
+        app, zone = self._app, self._app.timezone
+        uses_utc = app.uses_utc_timezone()
+        app.uses_utc_timezone = lambda: uses_utc
+        if type(app).now is Celery.now:  # not an app that has a clock of its own
+            app.now = lambda: datetime.now(zone)
+        # Not as an attribute of it, which would be a setting.
+        vars(app.conf)["find_value_for_key"] = cache(app.conf.find_value_for_key)
 
     def _stacks(self) -> list[Any]:
         return [_task_stack, *(task.request_stack for task in self._app.tasks.values())]

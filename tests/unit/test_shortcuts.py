@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from types import SimpleNamespace
 from typing import Any
 
@@ -68,6 +69,51 @@ def test_the_time_zone_is_asked_once(app: Celery) -> None:
     assert app.uses_utc_timezone() is Celery(set_as_current=False).uses_utc_timezone() is True
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"timezone": "Europe/Berlin"},
+        {"timezone": "America/New_York", "enable_utc": False},
+        {"enable_utc": False},
+    ],
+)
+def test_results_are_dated_as_by_celery(settings: dict[str, Any]) -> None:
+    app = Celery(set_as_current=False)
+    app.conf.update(settings)
+    before = app.now()
+    shortcuts = Shortcuts(app)
+    shortcuts.install()
+    now = app.now()
+    shortcuts.uninstall()
+    assert before <= now <= app.now()
+    assert (now.tzinfo, now.utcoffset()) == (before.tzinfo, before.utcoffset())
+
+
+def test_an_app_with_a_clock_of_its_own_keeps_it() -> None:
+    class Frozen(Celery):
+        def now(self) -> datetime:
+            return datetime(2020, 1, 1, tzinfo=timezone.utc)
+
+    app = Frozen(set_as_current=False)
+    shortcuts = Shortcuts(app)
+    shortcuts.install()
+    assert app.now().year == 2020
+    shortcuts.uninstall()
+
+
+@pytest.mark.parametrize("is_extended", [True, False])
+def test_results_are_extended_where_the_setting_says_so(is_extended: bool) -> None:
+    app = Celery(set_as_current=False)
+    app.conf.result_extended = is_extended
+    shortcuts = Shortcuts(app)
+    shortcuts.install()
+    assert app.conf.find_value_for_key("extended", "result") is is_extended
+    assert "find_value_for_key" not in app.conf.table()
+    shortcuts.uninstall()
+    assert "find_value_for_key" not in vars(app.conf)
+
+
 def test_everything_is_put_back() -> None:
     app = Celery(set_as_current=False)
     shortcuts = Shortcuts(app)
@@ -77,7 +123,7 @@ def test_everything_is_put_back() -> None:
     assert serialization.registry._decoders["application/json"] is kombu_json.loads
     assert serialization.registry._encoders["json"].encoder is kombu_json.dumps
     assert Context._get_custom_headers is theirs
-    assert "uses_utc_timezone" not in vars(app)
+    assert not {"uses_utc_timezone", "now"} & vars(app).keys()
 
 
 def test_a_json_of_the_users_own_stays() -> None:
