@@ -12,6 +12,10 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from celery.utils.log import get_logger
+
+logger = get_logger(__name__)
+
 _numbers = itertools.count(1)
 
 
@@ -20,8 +24,44 @@ def start_daemon(run: Callable[[], None], name: str) -> None:
     threading.Thread(target=run, name=name, daemon=True).start()
 
 
+class Bell:
+    """Where one thread sleeps until it is given work, or nothing, which tells it to look around."""
+
+    __slots__ = ("_lock", "_work")
+
+    def __init__(self) -> None:
+        self._work: Callable[[], None] | None = None
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def ring(self, work: Callable[[], None] | None) -> None:
+        """Wake the thread; once for each time that it sleeps."""
+        self._work = work
+        self._lock.release()
+
+    def has_rung(self, timeout: float) -> bool:
+        """Sleep; False when nobody has rung for ``timeout`` seconds."""
+        return self._lock.acquire(timeout=timeout)
+
+    def wait(self) -> None:
+        """Sleep, for somebody rings."""
+        self._lock.acquire()
+
+    def answer(self) -> Callable[[], None] | None:
+        """What it was rung for, which is not kept here."""
+        work, self._work = self._work, None
+        return work
+
+
 class Threads:
-    """Runs callables on threads of its own.
+    """Runs callables on threads of its own, first on the one that fell idle last.
+
+    An idle thread sleeps on a lock of its own and is handed its work. (With one condition for all
+    of them, a thread that is woken waits for the others again, to look for work: that took a fifth
+    more CPU per short input.)
+
+    What always holds, under ``_lock``: where work waits, no thread is idle; who takes a bell out of
+    ``_idle`` rings it, or is its own thread, which ends.
 
     Args:
         name: prefix of the threads' names.
@@ -42,45 +82,74 @@ class Threads:
         self._spawn = spawn
         self._most = most
         self._idle_timeout = idle_timeout
+        self._lock = threading.Lock()
         self._work: deque[Callable[[], None]] = deque()
-        self._changed = threading.Condition(threading.Lock())
-        self._idle = 0
+        self._idle: list[Bell] = []
         self._closed = False
         self.count = 0
 
     def submit(self, work: Callable[[], None]) -> None:
-        """Run ``work`` on a free thread, or on a new one. It must not raise."""
-        with self._changed:
-            self._work.append(work)
-            if self._idle >= len(self._work):
-                self._changed.notify()
-            elif self._most is None or self.count < self._most:
-                self.count += 1
-                self._spawn(self._run, f"{self._name}-{next(_numbers)}")
+        """Run ``work`` on a free thread, or on a new one. It must not raise.
+
+        Raises:
+            RuntimeError: the system gives no thread, and there is none; it is not run.
+        """
+        with self._lock:
+            bell = self._idle.pop() if self._idle else None
+            if bell is None:
+                self._work.append(work)
+                if self._most is None or self.count < self._most:
+                    self._start()
+        if bell is not None:
+            bell.ring(work)
 
     def close(self) -> None:
         """Let idle threads end; busy ones end after their work."""
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._changed.notify_all()
+            idle, self._idle = self._idle, []
+        for bell in idle:
+            bell.ring(None)
+
+    def _start(self) -> None:
+        self.count += 1
+        try:
+            self._spawn(self._run, f"{self._name}-{next(_numbers)}")
+        except Exception as error:
+            self.count -= 1
+            if not self.count:
+                self._work.pop()
+                raise
+            logger.warning("%s: %s; what is to run waits for one that is busy", self._name, error)
 
     def _run(self) -> None:
+        bell = Bell()
         while True:
-            with self._changed:
-                while not self._work:
-                    if self._closed or not self._wait_for_work():
+            with self._lock:
+                work = self._work.popleft() if self._work else None
+                if work is None:
+                    if self._closed:
                         self.count -= 1
                         return
-                work = self._work.popleft()
-            work()
+                    self._idle.append(bell)
+            if work is None:
+                if not self._is_needed(bell):
+                    return
+                work = bell.answer()
+            if work is not None:
+                work()
             del work  # an idle thread must not keep the last input alive
 
-    def _wait_for_work(self) -> bool:
-        self._idle += 1
-        try:
-            return self._changed.wait(self._idle_timeout) or bool(self._work)
-        finally:
-            self._idle -= 1
+    def _is_needed(self, bell: Bell) -> bool:
+        if bell.has_rung(self._idle_timeout):
+            return True
+        with self._lock:
+            if bell in self._idle:
+                self._idle.remove(bell)
+                self.count -= 1
+                return False
+        bell.wait()
+        return True
 
 
 class ThreadInterrupter:

@@ -41,7 +41,7 @@ def test_a_free_thread_is_used_again(make: Any) -> None:
     used: list[int] = []
 
     def idle_after(used: list[int], number: int) -> bool:
-        return len(used) == number and threads._idle == 1
+        return len(used) == number and len(threads._idle) == 1
 
     for number in range(1, 21):
         threads.submit(lambda: used.append(threading.get_ident()))
@@ -54,7 +54,7 @@ def test_a_burst_onto_one_idle_thread_starts_more(make: Any) -> None:
     """An idle thread that was notified and did not wake yet is not counted twice."""
     threads = make()
     threads.submit(lambda: None)
-    wait_for(lambda: threads._idle == 1)
+    wait_for(lambda: len(threads._idle) == 1)
     together = threading.Barrier(5)
     for _ in range(4):
         threads.submit(lambda: together.wait(5.0))
@@ -119,7 +119,7 @@ def test_closing_ends_idle_threads_and_lets_busy_ones_finish(make: Any) -> None:
 
     threads.submit(busy)
     threads.submit(lambda: None)
-    wait_for(lambda: threads._idle == 1)
+    wait_for(lambda: len(threads._idle) == 1)
     threads.close()
     wait_for(lambda: threads.count == 1)
     go.set()
@@ -147,7 +147,7 @@ def test_an_idle_thread_keeps_nothing_of_its_last_work_alive(make: Any) -> None:
         return partial(print, payload)
 
     threads.submit(holding(payload))
-    wait_for(lambda: threads._idle == 1)
+    wait_for(lambda: len(threads._idle) == 1)
     del payload
     assert gone() is None
 
@@ -164,6 +164,53 @@ def test_what_starts_a_thread_can_be_chosen(make: Any) -> None:
     make(spawn=spawn).submit(called.set)
     assert called.wait(5.0)
     assert started[0].startswith("unit-threads-")
+
+
+def test_work_waits_for_a_busy_thread_where_the_system_gives_no_other(make: Any) -> None:
+    started: list[str] = []
+
+    def spawn(run: Callable[[], None], name: str) -> None:
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(name)
+        threading.Thread(target=run, daemon=True).start()
+
+    threads, go, done = make(spawn=spawn), threading.Event(), threading.Event()
+    threads.submit(lambda: go.wait(5.0))
+    threads.submit(done.set)
+    assert threads.count == 1
+    go.set()
+    assert done.wait(5.0)
+
+
+def test_work_without_any_thread_is_refused_and_not_run_later(make: Any) -> None:
+    fails = [True]
+
+    def spawn(run: Callable[[], None], name: str) -> None:
+        if fails.pop():
+            raise RuntimeError("can't start new thread")
+        threading.Thread(target=run, daemon=True).start()
+
+    threads, done = make(spawn=spawn), []
+    with pytest.raises(RuntimeError, match="can't start"):
+        threads.submit(lambda: done.append("refused"))
+    fails.append(False)
+    threads.submit(lambda: done.append("run"))
+    wait_for(lambda: done == ["run"])
+    assert threads.count == 1
+
+
+def test_the_thread_that_fell_idle_last_is_used_first(make: Any) -> None:
+    threads, together = make(), threading.Barrier(3)
+    for _ in range(2):
+        threads.submit(lambda: together.wait(5.0))
+    together.wait(5.0)
+    wait_for(lambda: len(threads._idle) == 2)
+    used: set[int] = set()
+    for _ in range(10):
+        threads.submit(lambda: used.add(threading.get_ident()))
+        wait_for(lambda: used and len(threads._idle) == 2)
+    assert len(used) == 1
 
 
 def test_an_interrupter_that_has_not_interrupted_leaves_the_thread_alone() -> None:
