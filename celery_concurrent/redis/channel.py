@@ -152,6 +152,11 @@ class AtomicChannel(kombu_redis.Channel):
         else:
             self._was_woken = True
 
+    def take(self) -> None:
+        """Ask for what fits into the free slots, now: the hub would come to it later."""
+        if not self._in_poll and not self.closed and self.active_queues:
+            self.connection.cycle._register_BRPOP(self)  # kombu 5.6 and 5.7
+
     def _update_queue_cycle(self) -> None:
         """A queue was added or cancelled (kombu 5.6, 5.7): what is waited for has changed."""
         super()._update_queue_cycle()

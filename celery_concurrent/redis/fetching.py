@@ -153,8 +153,8 @@ class RedisFetching:
 
     def take(self) -> None:
         """Fill free slots, with the acks: what kombu's poller would do a moment later."""
-        if self._wakeups is not None and self._wakeups.connection is not None:
-            self._wakeups.connection.cycle.on_poll_start()
+        for _, channel in self._channels:
+            channel.take()
 
     def flush_acks(self) -> None:
         """Send what is settled, now; it stays in the ledger until Redis has it."""

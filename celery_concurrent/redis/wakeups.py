@@ -19,6 +19,9 @@ class Sleeper(Protocol):
     def wake(self, keys: set[str] | None) -> None:
         """These keys have changed; None means any."""
 
+    def take(self) -> None:
+        """Look what is there, if woken."""
+
 
 class Wakeups(kombu_redis.Channel):
     """Hears which tracked keys have changed, and wakes the channels that wait for them.
@@ -111,6 +114,8 @@ class Wakeups(kombu_redis.Channel):
             if isinstance(reply, list) and bytes_to_str(reply[0]) == "message":
                 heard = True
                 self._tell(reply[2])
+                for channel in self.channels:
+                    channel.take()
             if listener.connection is None or not listener.connection.can_read(timeout=0):
                 break
         return heard
