@@ -73,7 +73,7 @@ class NodePool(BasePool):
         results = None
         if self.settings.batching:
             results = self.make_threads("concurrent-results", most=1)
-        self._hops = Hops(self.app, self._hopper, results)
+        self._hops = Hops(self.app, self._hopper, results, is_green=self.is_green)
         self._shortcuts = Shortcuts(self.app)
         self._intake = Intake(self.app, self.options)
         self._stopping = False

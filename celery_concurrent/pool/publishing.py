@@ -28,9 +28,13 @@ class Hops:
         app: the Celery app of the node.
         hopper: makes the calls.
         result_thread: one thread, to store results in batches; None for one by one.
+        is_green: whether all of this happens in green threads.
     """
 
-    def __init__(self, app: Any, hopper: Hopper, result_thread: Threads | None) -> None:
+    def __init__(
+        self, app: Any, hopper: Hopper, result_thread: Threads | None, *, is_green: bool
+    ) -> None:
+        self._is_green = is_green
         self._app = app
         self._hopper = hopper
         self._result_thread = result_thread
@@ -60,7 +64,12 @@ class Hops:
         real = self._backend()
         if self._result_thread is None or type(real) is not RedisBackend:
             return HoppingBackend(self._backend, self._hopper)
-        writer = ResultWriter(self._app._get_backend, self._result_thread, self._hopper)
+        writer = ResultWriter(
+            self._app._get_backend,
+            self._result_thread,
+            self._hopper,
+            sends_from_loop=not self._is_green,
+        )
         return BatchingBackend(self._backend, self._hopper, writer)
 
     def uninstall(self) -> None:

@@ -55,8 +55,8 @@ class Recorder:
     """Stands in a RedisBackend for Redis: reads were made before, writes are collected.
 
     Args:
-        backend: made for it alone. Touched are its ``client``, ``ensure`` and ``_set``, as they are
-            called in Celery 5.6 and 5.7.
+        backend: made for it alone. Touched are its ``client``, ``ensure``, ``_set`` and
+            ``get_key_for_task``, as they are called in Celery 5.6 and 5.7.
     """
 
     def __init__(self, backend: Any) -> None:
@@ -66,10 +66,24 @@ class Recorder:
         backend.client = self  # in the place of a cached property
         backend.ensure = self.ensure
         backend._set = self.set
+        self._make_key = backend.get_key_for_task
+        backend.get_key_for_task = self.key_for
+        self._key: tuple[str, Any] = ("", None)
 
     def begin(self, values: dict[Any, Any]) -> None:
         """Answer reads from ``values``, and collect anew."""
         self._values, self.writes = values, []
+
+    def store(self, result: Result) -> Outcome:
+        """Collect what is to be written for a result, or tell why it cannot be."""
+        (task_id, *_), _ = result.arguments
+        self._key = (task_id, result.key)
+        return _outcome_of(self.backend.store_result, result)
+
+    def key_for(self, task_id: str, key: str = "") -> Any:
+        """The key of a result; it is asked for twice, and known from when the result came."""
+        known_id, known = self._key
+        return known if task_id is known_id and not key else self._make_key(task_id, key)
 
     def get(self, key: Any) -> Any:
         """What the key holds: what it held when the batch began, or what the batch writes."""
@@ -91,17 +105,28 @@ class Recorder:
 class ResultWriter:
     """Stores results in batches, one at a time: what comes in meanwhile is the next batch.
 
-    While nothing is written, a sync input writes its own result, in no thread but its own;
-    everything else the writer's thread does.
+    While nothing is written, a sync input writes its own result, in no thread but its own, and an
+    async input sends its own from the event loop, if that takes no waiting; everything else the
+    writer's thread does. Whoever has set ``_is_writing`` writes, and hands over by leaving it set.
 
     Args:
         make_backend: makes a RedisBackend.
         thread: runs the writer.
         hopper: brings outcomes back to the event loop.
+        sends_from_loop: whether the event loop's thread may use a socket of redis-py's.
     """
 
-    def __init__(self, make_backend: Callable[[], Any], thread: Threads, hopper: Hopper) -> None:
+    def __init__(
+        self,
+        make_backend: Callable[[], Any],
+        thread: Threads,
+        hopper: Hopper,
+        *,
+        sends_from_loop: bool,
+    ) -> None:
         self._plain = make_backend()
+        # Another serializer may wait for something. These hold the GIL, on whichever thread.
+        self._sends_from_loop = sends_from_loop and self._plain.serializer in ("json", "pickle")
         self._recorder = Recorder(make_backend())
         self._storing = Storing()
         self._thread = thread
@@ -119,7 +144,8 @@ class ResultWriter:
             loop = asyncio.get_running_loop()
             future = Unbroken(loop=loop)
             result.settle = partial(self._hopper.deliver, loop, future)
-            self._submit(result)
+            if not self._send(result):
+                self._submit(result)
             return wait_for_future(future)
         if _is_interruptible() or not self._lead(result):
             stored = threading.Event()
@@ -145,6 +171,34 @@ class ResultWriter:
             if start:
                 self._thread.submit(self._write_all)
         return True
+
+    def _send(self, result: Result) -> bool:
+        """Send one's own result at once, on the loop; False when it has to wait for others."""
+        if not self._sends_from_loop or result.may_be_stored:
+            return False
+        with self._lock:
+            if self._is_writing:
+                return False
+            self._is_writing = True
+        writes: list[Write] = []
+        is_sent = False
+        try:
+            writes = self._encode([result], {})
+            is_sent = len(writes) == 1 and self._storing.send(writes[0])
+        finally:
+            self._thread.submit(partial(self._finish, result, writes, is_sent))
+        return True
+
+    def _finish(self, result: Result, writes: list[Write], is_sent: bool) -> None:
+        try:
+            if is_sent:
+                self._storing.see_stored()
+            else:
+                self._storing.write(self._plain.client, writes)
+        except Exception:
+            self._write([result])
+        result.settle(result.outcome)
+        self._write_all()
 
     def _submit(self, result: Result) -> None:
         with self._lock:
@@ -176,13 +230,17 @@ class ResultWriter:
                 result.outcome = _outcome_of(self._plain.store_result, result)
 
     def _write_together(self, batch: list[Result]) -> None:
-        client, recorder = self._plain.client, self._recorder
+        client = self._plain.client
         keys = [result.key for result in batch if result.may_be_stored]
-        recorder.begin(self._storing.read(client, keys))
+        self._storing.write(client, self._encode(batch, self._storing.read(client, keys)))
+
+    def _encode(self, batch: list[Result], stored: dict[Any, Any]) -> list[Write]:
+        recorder = self._recorder
+        recorder.begin(stored)
         for result in batch:
             # A result that cannot be encoded is that input's failure, not the batch's.
-            result.outcome = _outcome_of(recorder.backend.store_result, result)
-        self._storing.write(client, recorder.writes)
+            result.outcome = recorder.store(result)
+        return recorder.writes
 
 
 class BatchingBackend(HoppingBackend):

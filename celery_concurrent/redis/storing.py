@@ -11,8 +11,11 @@ from redis.exceptions import (
     ClusterCrossSlotError,
     NoPermissionError,
     NoScriptError,
+    RedisError,
     ResponseError,
 )
+
+from celery_concurrent.redis.line import Line
 
 logger = get_logger(__name__)
 
@@ -20,6 +23,9 @@ logger = get_logger(__name__)
 #: other clients.
 MOST_RESULTS = 100
 MOST_BYTES = 1_000_000
+
+#: Bytes of a result that goes out without waiting, at the most: any connection buffers that much.
+SHORT = 4_000
 
 #: Stores results, and tells who waits for them, as ``RedisBackend._set`` does (Celery 5.6, 5.7).
 #: KEYS: the results' keys. ARGV: seconds that one is kept, 0 for good, and its value, by turns.
@@ -55,6 +61,7 @@ class Storing:
 
     def __init__(self) -> None:
         self._together = True
+        self._line = Line()
 
     def read(self, client: Any, keys: Sequence[Any]) -> dict[Any, Any]:
         """What each key holds, None for nothing.
@@ -90,6 +97,27 @@ class Storing:
                 return
         self._pipeline(client, writes)
 
+    def send(self, write: Write) -> bool:
+        """Send one result without waiting; True when it was, and :meth:`see_stored` is to follow.
+
+        False where it could not be done without waiting: then nothing was sent.
+        """
+        if not self._together or len(write.value) > SHORT or not self._line.is_open:
+            return False
+        try:
+            self._line.send("EVALSHA", _STORE_SHA, 1, write.key, write.seconds, write.value)
+        except RedisError:
+            return False
+        return True
+
+    def see_stored(self) -> None:
+        """Wait until the result is stored that was sent.
+
+        Raises:
+            redis.exceptions.RedisError: it may not be.
+        """
+        self._line.answer()
+
     def _give_up(self, error: ResponseError) -> None:
         """Go on with one command for each key, if that is what the error asks for."""
         if not isinstance(error, _REFUSALS) and "unknown command" not in str(error).lower():
@@ -97,14 +125,13 @@ class Storing:
         logger.info("Redis runs no scripts for this node's results: %s", error)
         self._together = False
 
-    @staticmethod
-    def _call(client: Any, writes: Sequence[Write]) -> None:
+    def _call(self, client: Any, writes: Sequence[Write]) -> None:
         keys = [write.key for write in writes]
         values = [word for write in writes for word in (write.seconds, write.value)]
         try:
-            client.execute_command("EVALSHA", _STORE_SHA, len(keys), *keys, *values)
+            self._line.ask(client, "EVALSHA", _STORE_SHA, len(keys), *keys, *values)
         except NoScriptError:
-            client.execute_command("EVAL", _STORE, len(keys), *keys, *values)
+            self._line.ask(client, "EVAL", _STORE, len(keys), *keys, *values)
 
     @staticmethod
     def _pipeline(client: Any, writes: Sequence[Write]) -> None:
