@@ -72,7 +72,7 @@ class NodePool(BasePool):
         self._hopper = Hopper(self.make_threads("concurrent-io", most=self.settings.io_threads))
         results = None
         if self.settings.batching:
-            results = self.make_threads("concurrent-results", most=1)
+            results = self.make_threads("concurrent-results", most=1, idle_timeout=None)
         self._hops = Hops(self.app, self._hopper, results, is_green=self.is_green)
         self._shortcuts = Shortcuts(self.app)
         self._intake = Intake(self.app, self.options)
@@ -83,9 +83,9 @@ class NodePool(BasePool):
 
     # -- runners, by subclass
 
-    def make_threads(self, name: str, *, most: int | None = None) -> Threads:
+    def make_threads(self, name: str, **options: Any) -> Threads:
         """Threads of the kind that may block here."""
-        return Threads(name, most=most)
+        return Threads(name, **options)
 
     def start_runners(self) -> None:
         """Start what runs inputs."""

@@ -78,8 +78,8 @@ class TaskPool(NodePool):
     is_green = True
     task_join_will_block = False
 
-    def make_threads(self, name: str, *, most: int | None = None) -> Threads:
-        return Threads(name, most=most, spawn=_spawn)
+    def make_threads(self, name: str, **options: Any) -> Threads:
+        return Threads(name, spawn=_spawn, **options)
 
     @staticmethod
     def spawn_n(function: Callable[..., Any], *args: Any) -> None:

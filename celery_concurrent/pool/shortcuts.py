@@ -49,6 +49,7 @@ class Shortcuts:
         self._app = app
         self._custom_headers = Context._get_custom_headers
         self._protected_call: Any = None
+        self._dates = False
 
     def install(self) -> None:
         """From now on."""
@@ -65,7 +66,8 @@ class Shortcuts:
         _replace_json(quickjson, kombu_json)
         Context._get_custom_headers = self._custom_headers
         vars(self._app).pop("uses_utc_timezone", None)
-        vars(self._app).pop("now", None)
+        if self._dates:
+            vars(self._app).pop("now", None)
         vars(self._app.conf).pop("find_value_for_key", None)
         stacks.restore(self._stacks())
         if self._protected_call is not None:
@@ -75,7 +77,9 @@ class Shortcuts:
         app, zone = self._app, self._app.timezone
         uses_utc = app.uses_utc_timezone()
         app.uses_utc_timezone = lambda: uses_utc
-        if type(app).now is Celery.now:  # not an app that has a clock of its own
+        # Not for an app that has a clock of its own.
+        self._dates = type(app).now is Celery.now and "now" not in vars(app)
+        if self._dates:
             app.now = lambda: datetime.now(zone)
         # Not as an attribute of it, which would be a setting.
         vars(app.conf)["find_value_for_key"] = cache(app.conf.find_value_for_key)

@@ -39,13 +39,9 @@ class Bell:
         self._work = work
         self._lock.release()
 
-    def has_rung(self, timeout: float) -> bool:
-        """Sleep; False when nobody has rung for ``timeout`` seconds."""
-        return self._lock.acquire(timeout=timeout)
-
-    def wait(self) -> None:
-        """Sleep, for somebody rings."""
-        self._lock.acquire()
+    def has_rung(self, timeout: float | None) -> bool:
+        """Sleep; False when nobody has rung for ``timeout`` seconds, None means for ever."""
+        return self._lock.acquire() if timeout is None else self._lock.acquire(timeout=timeout)
 
     def answer(self) -> Callable[[], None] | None:
         """What it was rung for, which is not kept here."""
@@ -66,7 +62,7 @@ class Threads:
     Args:
         name: prefix of the threads' names.
         most: threads at the most; None leaves it to who submits.
-        idle_timeout: seconds after which a thread without work ends.
+        idle_timeout: seconds after which a thread without work ends; None for never.
         spawn: starts a thread that runs a function; must not wait for it.
     """
 
@@ -75,7 +71,7 @@ class Threads:
         name: str,
         *,
         most: int | None = None,
-        idle_timeout: float = 30.0,
+        idle_timeout: float | None = 30.0,
         spawn: Callable[[Callable[[], None], str], None] = start_daemon,
     ) -> None:
         self._name = name
@@ -94,14 +90,17 @@ class Threads:
         Raises:
             RuntimeError: the system gives no thread, and there is none; it is not run.
         """
+        failed = None
         with self._lock:
             bell = self._idle.pop() if self._idle else None
             if bell is None:
                 self._work.append(work)
                 if self._most is None or self.count < self._most:
-                    self._start()
+                    failed = self._start()
         if bell is not None:
             bell.ring(work)
+        if failed is not None:  # told here, for whoever logs may wait for something
+            logger.warning("%s: %s; what is to run waits for one that is busy", self._name, failed)
 
     def close(self) -> None:
         """Let idle threads end; busy ones end after their work."""
@@ -111,7 +110,7 @@ class Threads:
         for bell in idle:
             bell.ring(None)
 
-    def _start(self) -> None:
+    def _start(self) -> Exception | None:
         self.count += 1
         try:
             self._spawn(self._run, f"{self._name}-{next(_numbers)}")
@@ -120,7 +119,8 @@ class Threads:
             if not self.count:
                 self._work.pop()
                 raise
-            logger.warning("%s: %s; what is to run waits for one that is busy", self._name, error)
+            return error
+        return None
 
     def _run(self) -> None:
         bell = Bell()
@@ -148,8 +148,7 @@ class Threads:
                 self._idle.remove(bell)
                 self.count -= 1
                 return False
-        bell.wait()
-        return True
+        return bell.has_rung(None)  # for somebody is about to ring it
 
 
 class ThreadInterrupter:

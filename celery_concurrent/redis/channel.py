@@ -154,7 +154,10 @@ class AtomicChannel(kombu_redis.Channel):
 
     def take(self) -> None:
         """Ask for what fits into the free slots, now: the hub would come to it later."""
-        if not self._in_poll and not self.closed and self.active_queues:
+        if self._in_poll or not self.active_queues:
+            return
+        # Not without a free slot: where its connection is lost, another would be made for nothing.
+        if self.qos.can_consume():
             self.connection.cycle._register_BRPOP(self)  # kombu 5.6 and 5.7
 
     def _update_queue_cycle(self) -> None:

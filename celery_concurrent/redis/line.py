@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -18,26 +19,33 @@ class Line:
     and keeps statistics: for a short command that takes longer than Redis does.
 
     It has one user at a time, who reads the answer before the next one sends; it may be used from
-    any thread.
+    any thread. :meth:`is_open` and :meth:`send` do not wait. What goes wrong in them leaves a
+    broken connection to the next :meth:`ask` or :meth:`close`, which may.
     """
 
     def __init__(self) -> None:
         self._pool: Any = None
         self._connection: Any = None
+        self._is_broken = False
+        self._pid = 0
         self._used_at = 0.0
 
-    @property
     def is_open(self) -> bool:
-        """Whether :meth:`send` has a connection, as far as can be told without asking Redis."""
-        if self._connection is None:
+        """Whether :meth:`send` has a connection, as far as can be told here."""
+        if self._connection is None or self._is_broken or self._pid != os.getpid():
+            return False
+        # Its credentials have changed; the pool sees to that when it has the connection back
+        # (redis-py 5.3 to 8).
+        if getattr(self._connection, "_re_auth_token", None) is not None:
             return False
         if time.monotonic() - self._used_at < IDLE:
             return True
         try:
             # There is nothing to read where nothing was asked for, except that it is closed.
-            return not self._connection.can_read(timeout=0)
+            self._is_broken = self._connection.can_read(timeout=0)
         except (redis.RedisError, OSError):
-            return False
+            self._is_broken = True
+        return not self._is_broken
 
     def ask(self, client: redis.Redis, *command: Any) -> Any:
         """Send a command, and wait for its answer.
@@ -45,10 +53,11 @@ class Line:
         Raises:
             redis.RedisError: what Redis answers, or that it does not.
         """
-        if not self.is_open:
+        if not self.is_open():
             self.close()
             self._pool = client.connection_pool
             self._connection = self._pool.get_connection()
+            self._is_broken, self._pid = False, os.getpid()
         self.send(*command)
         return self.answer()
 
@@ -61,11 +70,8 @@ class Line:
         Raises:
             redis.RedisError: it could not be sent.
         """
-        try:
-            self._connection.send_command(*command, check_health=False)
-        except BaseException:
-            self.close()
-            raise
+        self._is_broken = True  # until it is answered
+        self._connection.send_command(*command, check_health=False)
 
     def answer(self) -> Any:
         """Wait for the answer to what was sent.
@@ -74,14 +80,17 @@ class Line:
             redis.RedisError: what Redis answers, or that it does not.
         """
         try:
+            return self._read()
+        finally:
+            self._used_at = time.monotonic()
+
+    def _read(self) -> Any:
+        try:
             answer = self._connection.read_response()
         except redis.ResponseError:
-            self._used_at = time.monotonic()
+            self._is_broken = False
             raise
-        except BaseException:
-            self.close()
-            raise
-        self._used_at = time.monotonic()
+        self._is_broken = False
         return answer
 
     def close(self) -> None:

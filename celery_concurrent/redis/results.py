@@ -2,8 +2,9 @@
 
 Celery's own code decides what is stored (it never overwrites a stored success, and knows of
 expiry, waiters, ``result_extended`` and serializers): for a batch it runs on a backend that
-answers reads from one MGET and collects writes, which go out together (:mod:`.storing`). When a
-batch fails, each of its results is stored in the plain way, with Celery's own retries.
+answers reads from one MGET and collects writes (:mod:`.encoding`), which go out together
+(:mod:`.storing`). When a batch fails, each of its results is stored in the plain way, with
+Celery's own retries.
 """
 
 from __future__ import annotations
@@ -22,6 +23,13 @@ from celery_concurrent.bridge import Unbroken, in_tracer, wait_for_future
 from celery_concurrent.pool.hops import Hopper, HoppingBackend, Outcome
 from celery_concurrent.pool.inputs import current_input
 from celery_concurrent.pool.threads import Threads
+from celery_concurrent.redis.encoding import (
+    Arguments,
+    Recorder,
+    encodes_at_once,
+    is_short,
+    outcome_of,
+)
 from celery_concurrent.redis.storing import Storing, Write
 
 #: Seconds for which an input counts as young: no broker has delivered it to another node.
@@ -39,7 +47,7 @@ class Result:
     def __init__(
         self,
         key: Any,
-        arguments: tuple[tuple[Any, ...], dict[str, Any]],
+        arguments: Arguments,
         *,
         may_be_stored: bool,
     ) -> None:
@@ -51,67 +59,17 @@ class Result:
         self.outcome: Outcome = (True, None)
 
 
-class Recorder:
-    """Stands in a RedisBackend for Redis: reads were made before, writes are collected.
-
-    Args:
-        backend: made for it alone. Touched are its ``client``, ``ensure``, ``_set`` and
-            ``get_key_for_task``, as they are called in Celery 5.6 and 5.7.
-    """
-
-    def __init__(self, backend: Any) -> None:
-        self.backend = backend
-        self.writes: list[Write] = []
-        self._values: dict[Any, Any] = {}
-        backend.client = self  # in the place of a cached property
-        backend.ensure = self.ensure
-        backend._set = self.set
-        self._make_key = backend.get_key_for_task
-        backend.get_key_for_task = self.key_for
-        self._key: tuple[str, Any] = ("", None)
-
-    def begin(self, values: dict[Any, Any]) -> None:
-        """Answer reads from ``values``, and collect anew."""
-        self._values, self.writes = values, []
-
-    def store(self, result: Result) -> Outcome:
-        """Collect what is to be written for a result, or tell why it cannot be."""
-        (task_id, *_), _ = result.arguments
-        self._key = (task_id, result.key)
-        return _outcome_of(self.backend.store_result, result)
-
-    def key_for(self, task_id: str, key: str = "") -> Any:
-        """The key of a result; it is asked for twice, and known from when the result came."""
-        known_id, known = self._key
-        return known if task_id is known_id and not key else self._make_key(task_id, key)
-
-    def get(self, key: Any) -> Any:
-        """What the key holds: what it held when the batch began, or what the batch writes."""
-        return self._values.get(key)
-
-    @staticmethod
-    def ensure(function: Callable[..., Any], args: tuple[Any, ...], **_: Any) -> Any:
-        """Nothing is tried again here: the batch is, as a whole."""
-        return function(*args)
-
-    def set(self, key: Any, value: Any, expires: Any = None) -> None:
-        """Store a result, and tell those who wait for it."""
-        seconds = self.backend.expires if expires is None else expires
-        # The end of a try and the success of the next one may be in one batch, in either order.
-        self._values[key] = value
-        self.writes.append(Write(key, value, int(seconds or 0)))
-
-
 class ResultWriter:
     """Stores results in batches, one at a time: what comes in meanwhile is the next batch.
 
     While nothing is written, a sync input writes its own result, in no thread but its own, and an
-    async input sends its own from the event loop, if that takes no waiting; everything else the
-    writer's thread does. Whoever has set ``_is_writing`` writes, and hands over by leaving it set.
+    async input sends its own from the event loop, if it is a short one; everything else the
+    writer's thread does. Whoever has set ``_is_writing`` writes, and hands over by leaving it set:
+    the writer's thread is there from the start, for one that cannot be started would leave it so.
 
     Args:
         make_backend: makes a RedisBackend.
-        thread: runs the writer.
+        thread: runs the writer; one that does not end when it is idle.
         hopper: brings outcomes back to the event loop.
         sends_from_loop: whether the event loop's thread may use a socket of redis-py's.
     """
@@ -125,8 +83,7 @@ class ResultWriter:
         sends_from_loop: bool,
     ) -> None:
         self._plain = make_backend()
-        # Another serializer may wait for something. These hold the GIL, on whichever thread.
-        self._sends_from_loop = sends_from_loop and self._plain.serializer in ("json", "pickle")
+        self._sends_from_loop = sends_from_loop and encodes_at_once(self._plain)
         self._recorder = Recorder(make_backend())
         self._storing = Storing()
         self._thread = thread
@@ -134,6 +91,7 @@ class ResultWriter:
         self._lock = threading.Lock()
         self._waiting: deque[Result] = deque()
         self._is_writing = False
+        thread.submit(_start)
 
     def store(self, task_id: str, *args: Any, **kwargs: Any) -> Any:
         """``store_result`` of Celery's backends; returns when the result is stored."""
@@ -174,7 +132,7 @@ class ResultWriter:
 
     def _send(self, result: Result) -> bool:
         """Send one's own result at once, on the loop; False when it has to wait for others."""
-        if not self._sends_from_loop or result.may_be_stored:
+        if not self._sends_from_loop or result.may_be_stored or not is_short(result.arguments):
             return False
         with self._lock:
             if self._is_writing:
@@ -226,8 +184,9 @@ class ResultWriter:
             # batch is retried as a whole, or a Redis that restarts would lose the results.
             self._plain.ensure(self._write_together, (batch,))
         except Exception:
+            self._storing.close()  # where one connection is all there is, it is needed now
             for result in batch:
-                result.outcome = _outcome_of(self._plain.store_result, result)
+                result.outcome = outcome_of(self._plain.store_result, result.arguments)
 
     def _write_together(self, batch: list[Result]) -> None:
         client = self._plain.client
@@ -239,7 +198,7 @@ class ResultWriter:
         recorder.begin(stored)
         for result in batch:
             # A result that cannot be encoded is that input's failure, not the batch's.
-            result.outcome = recorder.store(result)
+            result.outcome = recorder.store(result.key, result.arguments)
         return recorder.writes
 
 
@@ -269,7 +228,11 @@ class BatchingBackend(HoppingBackend):
             self.on_chord_part_return(request, state, result)
 
 
-def _may_be_stored(arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> bool:
+def _start() -> None:
+    """The first work of the writer's thread."""
+
+
+def _may_be_stored(arguments: Arguments) -> bool:
     """Whether another run of this input may have stored a success, which must stay.
 
     Not for the success of a first delivery that has just begun: there is no other run yet. So
@@ -287,11 +250,3 @@ def _is_interruptible() -> bool:
     """Whether a time limit may be raised right here, for the user's function is running."""
     input = current_input()
     return input is None or not input.left
-
-
-def _outcome_of(store: Callable[..., Any], result: Result) -> Outcome:
-    args, kwargs = result.arguments
-    try:
-        return (True, store(*args, **kwargs))
-    except Exception as error:
-        return (False, error)

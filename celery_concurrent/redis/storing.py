@@ -73,7 +73,7 @@ class Storing:
             return {}
         if self._together:
             try:
-                return dict(zip(keys, client.mget(keys), strict=True))
+                return dict(zip(keys, self._line.ask(client, "MGET", *keys), strict=True))
             except ResponseError as error:
                 self._give_up(error)
         with client.pipeline(transaction=False) as pipe:
@@ -100,9 +100,9 @@ class Storing:
     def send(self, write: Write) -> bool:
         """Send one result without waiting; True when it was, and :meth:`see_stored` is to follow.
 
-        False where it could not be done without waiting: then nothing was sent.
+        False where it could not be done without waiting: then nothing was sent that Redis would do.
         """
-        if not self._together or len(write.value) > SHORT or not self._line.is_open:
+        if not self._together or len(write.value) > SHORT or not self._line.is_open():
             return False
         try:
             self._line.send("EVALSHA", _STORE_SHA, 1, write.key, write.seconds, write.value)
@@ -124,6 +124,11 @@ class Storing:
             raise error
         logger.info("Redis runs no scripts for this node's results: %s", error)
         self._together = False
+        self.close()
+
+    def close(self) -> None:
+        """Give the connection back, for others to use; another is taken with the next command."""
+        self._line.close()
 
     def _call(self, client: Any, writes: Sequence[Write]) -> None:
         keys = [write.key for write in writes]

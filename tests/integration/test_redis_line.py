@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,6 +44,21 @@ def other(private_redis: RedisServer) -> Iterator[redis.Redis]:
         yield other
 
 
+class BasicToken:
+    """What a provider of credentials gives."""
+
+    def try_get(self, name: str) -> str:
+        return "default"
+
+    def get_value(self) -> str:
+        return "secret"
+
+
+def fail(*_: Any, **__: Any) -> None:
+    """In the place of a way that is not to be taken, or that is cut off."""
+    raise redis.ConnectionError("cut off")
+
+
 def close_all(other: redis.Redis) -> None:
     """Have Redis close all connections but this one."""
     for each in other.client_list():
@@ -71,9 +88,9 @@ def test_one_that_redis_has_closed_while_nobody_used_it_is_replaced(
     monkeypatch.setattr(lines, "IDLE", 0.0)
     line = Line()
     line.ask(client, "PING")
-    assert line.is_open
+    assert line.is_open()
     close_all(other)
-    wait_for(lambda: not line.is_open)
+    wait_for(lambda: not line.is_open())
     line.ask(client, "PING")
 
 
@@ -85,9 +102,29 @@ def test_one_that_is_lost_in_use_raises_and_is_replaced(
     close_all(other)
     with pytest.raises(redis.ConnectionError):
         line.ask(client, "PING")
-    assert not line.is_open
+    assert not line.is_open()
     line.ask(client, "PING")
-    assert line.is_open
+    assert line.is_open()
+
+
+def test_a_forked_child_has_a_connection_of_its_own(client: redis.Redis, tmp_path: Path) -> None:
+    line = Line()
+    first = line.ask(client, "CLIENT", "ID")
+    child = os.fork()
+    if not child:
+        (tmp_path / "id").write_text(str(line.ask(client, "CLIENT", "ID")))
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert int((tmp_path / "id").read_text()) != first
+    assert line.ask(client, "CLIENT", "ID") == first
+
+
+def test_one_whose_credentials_have_changed_goes_back_to_its_pool(client: redis.Redis) -> None:
+    line = Line()
+    first = line.ask(client, "CLIENT", "ID")
+    line._connection.set_re_auth_token(BasicToken())
+    assert not line.is_open()
+    assert line.ask(client, "CLIENT", "ID") != first
 
 
 def test_a_result_is_sent_where_that_takes_no_waiting(client: redis.Redis) -> None:
@@ -106,7 +143,7 @@ def test_a_result_is_sent_where_that_takes_no_waiting(client: redis.Redis) -> No
 def writer(private_redis: RedisServer) -> Iterator[ResultWriter]:
     url = private_redis.url()
     app = Celery(broker=url, backend=url, set_as_current=False)
-    threads = [Threads("results", most=1), Threads("io", most=1)]
+    threads = [Threads("results", most=1, idle_timeout=None), Threads("io", most=1)]
     yield ResultWriter(app._get_backend, threads[0], Hopper(threads[1]), sends_from_loop=True)
     for each in threads:
         each.close()
@@ -148,6 +185,7 @@ async def storing(writer: ResultWriter, id: str, result: Any, *, redelivered: bo
 
 def store(writer: ResultWriter, id: str, result: Any, **how: bool) -> Any:
     """The same, by itself."""
+    wait_for(lambda: not writer._is_writing)  # it tells of a result before it looks for the next
     return asyncio.run(storing(writer, id, result, **how))
 
 
@@ -182,8 +220,18 @@ def test_a_result_whose_connection_is_lost_is_stored(
     close_all(other)
     store(writer, "1", 1)
     store(writer, "2", 2)
-    assert len(sent) == 3
+    assert sent[:2] == [False, True]
     assert results(client, "0", "1", "2") == [0, 1, 2]
+
+
+def test_a_result_that_redis_refuses_at_first_is_stored(
+    client: redis.Redis, writer: ResultWriter, sent: list[bool]
+) -> None:
+    store(writer, "0", 0)
+    client.script_flush()
+    store(writer, "1", 1)
+    assert sent == [False, True]
+    assert results(client, "0", "1") == [0, 1]
 
 
 def test_a_long_result_does_not_leave_from_the_loop(
@@ -192,7 +240,7 @@ def test_a_long_result_does_not_leave_from_the_loop(
     store(writer, "0", 0)
     store(writer, "1", "x" * 100_000)
     store(writer, "2", 2)
-    assert sent == [False, False, True]
+    assert sent == [False, True]  # it was not even tried
     assert results(client, "1", "2") == ["x" * 100_000, 2]
 
 
@@ -204,6 +252,34 @@ def test_a_result_that_cannot_be_encoded_is_its_own_inputs_failure(
         store(writer, "1", object())
     store(writer, "2", 2)
     assert results(client, "0", "1", "2") == [0, None, 2]
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_one_connection_is_enough(
+    private_redis: RedisServer,
+    client: redis.Redis,
+    other: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    protocol: int,
+) -> None:
+    url = f"{private_redis.url()}?protocol={protocol}"
+    app = Celery(broker=url, backend=url, set_as_current=False)
+    app.conf.redis_max_connections = 1
+    app.conf.result_backend_transport_options = {"retry_policy": {"max_retries": 0}}
+    threads = [Threads("results", most=1, idle_timeout=None), Threads("io", most=1)]
+    writer = ResultWriter(app._get_backend, threads[0], Hopper(threads[1]), sends_from_loop=True)
+    with monkeypatch.context() as patch:  # all of these together, not in Celery's own way
+        patch.setattr(writer._plain, "store_result", fail)
+        store(writer, "0", 0)
+        store(writer, "1", 1, redelivered=True)  # which looks first
+        store(writer, "2", 2)
+        close_all(other)
+        store(writer, "3", 3)
+    monkeypatch.setattr(writer._storing, "write", fail)  # and this one is
+    store(writer, "4", "x" * 1_000)
+    assert results(client, *"01234") == [0, 1, 2, 3, "x" * 1_000]
+    for each in threads:
+        each.close()
 
 
 def test_many_at_once_share_their_way(client: redis.Redis, writer: ResultWriter) -> None:

@@ -13,7 +13,7 @@ from celery import Celery, states
 from celery.backends.redis import RedisBackend
 
 from celery_concurrent.redis import storing
-from celery_concurrent.redis.results import Recorder
+from celery_concurrent.redis.encoding import Recorder
 from celery_concurrent.redis.storing import MOST_BYTES, MOST_RESULTS, Storing, Write
 from tests.services.process import free_port
 from tests.services.redis import RedisServer
@@ -86,7 +86,7 @@ def test_where_scripts_are_forbidden_plain_commands_do_it(private_redis: RedisSe
             "ACL", "SETUSER", "plain", "on", ">secret", "~*", "&*", "+@all", "-@scripting"
         )
     url = private_redis.url().replace("redis://", "redis://plain:secret@")
-    with redis.Redis.from_url(url, decode_responses=True) as client:
+    with redis.Redis.from_url(url, decode_responses=True, max_connections=1) as client:
         sent = Storing()
         for number in range(2):
             sent.write(client, [Write("a", str(number), 60), Write("b", "2", 0)])

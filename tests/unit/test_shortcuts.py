@@ -6,6 +6,7 @@ import functools
 import json
 from collections.abc import Iterator
 from datetime import datetime, timezone
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -84,6 +85,7 @@ def test_results_are_dated_as_by_celery(settings: dict[str, Any]) -> None:
     before = app.now()
     shortcuts = Shortcuts(app)
     shortcuts.install()
+    assert "now" in vars(app)
     now = app.now()
     shortcuts.uninstall()
     assert before <= now <= app.now()
@@ -101,6 +103,14 @@ def test_an_app_with_a_clock_of_its_own_keeps_it() -> None:
     assert app.now().year == 2020
     shortcuts.uninstall()
 
+    app = Celery(set_as_current=False)
+    app.now = own = partial(datetime, 2020, 1, 1)
+    shortcuts = Shortcuts(app)
+    shortcuts.install()
+    assert app.now().year == 2020
+    shortcuts.uninstall()
+    assert app.now is own
+
 
 @pytest.mark.parametrize("is_extended", [True, False])
 def test_results_are_extended_where_the_setting_says_so(is_extended: bool) -> None:
@@ -108,6 +118,7 @@ def test_results_are_extended_where_the_setting_says_so(is_extended: bool) -> No
     app.conf.result_extended = is_extended
     shortcuts = Shortcuts(app)
     shortcuts.install()
+    assert "find_value_for_key" in vars(app.conf)
     assert app.conf.find_value_for_key("extended", "result") is is_extended
     assert "find_value_for_key" not in app.conf.table()
     shortcuts.uninstall()

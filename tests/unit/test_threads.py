@@ -51,7 +51,7 @@ def test_a_free_thread_is_used_again(make: Any) -> None:
 
 
 def test_a_burst_onto_one_idle_thread_starts_more(make: Any) -> None:
-    """An idle thread that was notified and did not wake yet is not counted twice."""
+    """An idle thread that was given work and did not wake yet is given no more."""
     threads = make()
     threads.submit(lambda: None)
     wait_for(lambda: len(threads._idle) == 1)

@@ -1,0 +1,127 @@
+"""A node's channel on a real Redis: when it asks for inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from kombu import Connection, Consumer, Queue
+
+from celery_concurrent.pool.threads import Threads
+from celery_concurrent.redis.channel import AtomicChannel, Stage
+from celery_concurrent.redis.fetching import RedisFetching
+from celery_concurrent.redis.leases import Leases
+from celery_concurrent.redis.wakeups import Wakeups
+from tests.services.waiting import wait_for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetcher:
+    """What a consumer without a hub fetches with."""
+
+    fetching: RedisFetching
+    channel: AtomicChannel
+    wakeups: Wakeups
+    connection: Any
+    arrived: list[Any]
+
+    def hear(self) -> None:
+        """Read what Redis tells of changes, and nothing else."""
+        listener = self.wakeups.subclient.connection
+        wait_for(lambda: listener.can_read(timeout=0.05))
+        self.wakeups._receive()
+
+    def drain(self) -> None:
+        """A turn of the consumer."""
+        with suppress(TimeoutError):
+            self.connection.drain_events(timeout=0.05)
+
+    def is_resting(self) -> bool:
+        """Whether, after a turn, it waits for a change."""
+        self.drain()
+        return self.channel._stage is Stage.WAITING
+
+    def has(self, number: int) -> bool:
+        """Whether so many messages have arrived after a turn."""
+        self.drain()
+        return len(self.arrived) == number
+
+    def stage(self) -> Stage:
+        """What the channel does."""
+        return self.channel._stage
+
+
+@pytest.fixture
+def fetcher(redis_url: str) -> Iterator[Fetcher]:
+    threads = Threads("lease", most=1)
+    leases: list[Leases] = []
+
+    def make_leases(held: Any) -> Leases:
+        leases.append(Leases("node", 10.0, thread=threads, held=held))
+        return leases[0]
+
+    with Connection(redis_url) as connection:
+        fetching = RedisFetching(make_leases)
+        fetching.connect(connection.transport, has_hub=False)
+        wait_for(lambda: leases[0].current.is_fresh)
+        channel = fetching.channel(connection.transport, ["queue"])
+        wakeups = fetching._wakeups
+        assert channel is not None
+        assert wakeups is not None
+        channel.basic_qos(0, 100, False)
+        arrived: list[Any] = []
+        Consumer(channel, [Queue("queue")], on_message=arrived.append).consume()
+        fetcher = Fetcher(
+            fetching=fetching,
+            channel=channel,
+            wakeups=wakeups,
+            connection=connection,
+            arrived=arrived,
+        )
+        wait_for(fetcher.is_resting)
+        yield fetcher
+        fetching.close()
+    threads.close()
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[Any]:
+    with Connection(redis_url) as connection:
+        yield connection.SimpleQueue("queue")
+
+
+def test_a_take_goes_out_as_soon_as_a_change_is_told(fetcher: Fetcher, client: Any) -> None:
+    client.put("hello")
+    fetcher.hear()
+    assert fetcher.stage() is Stage.TAKING
+    wait_for(lambda: fetcher.has(1))
+    assert [message.payload for message in fetcher.arrived] == ["hello"]
+
+
+def test_without_a_free_slot_nothing_is_asked_for(fetcher: Fetcher, client: Any) -> None:
+    fetcher.channel.qos.can_consume = lambda: False
+    client.put("hello")
+    fetcher.hear()
+    assert fetcher.stage() is Stage.IDLE
+    fetcher.fetching.take()
+    assert fetcher.stage() is Stage.IDLE
+    del fetcher.channel.qos.can_consume
+    fetcher.fetching.take()
+    assert fetcher.stage() is Stage.TAKING
+
+
+def test_a_change_that_is_told_during_a_take_is_not_forgotten(
+    fetcher: Fetcher, client: Any
+) -> None:
+    for number in range(20):
+        client.put(number)
+    wait_for(lambda: fetcher.has(20))
+    assert sorted(message.payload for message in fetcher.arrived) == list(range(20))
+
+
+def test_a_closed_channel_asks_for_nothing(fetcher: Fetcher) -> None:
+    fetcher.channel.close()
+    fetcher.fetching.take()
