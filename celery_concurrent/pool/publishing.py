@@ -84,6 +84,8 @@ class Hops:
         for task in app.tasks.values():
             if isinstance(getattr(task, "_backend", None), HoppingBackend):
                 task._backend = vars(task._backend)["_resolve"]()
+        if self._result_thread is not None:
+            self._result_thread.close()
 
     def _backend(self) -> Any:
         """The real backend of this thread; Redis' is one for all, with one connection pool."""
