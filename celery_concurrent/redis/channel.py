@@ -11,7 +11,7 @@ A channel goes through these stages, on the consumer's thread:
                                                     or the node's lease does not live
                                  -> WAITING -> IDLE fewer: the queues are empty, until one changes
 
-A take whose answer is lost with its connection is taken up by the next one, see :mod:`.scripts`.
+A take whose answer is lost with its connection is taken up by the next one, see :mod:`.records`.
 
 It fits into kombu 5.7's poller in the place of BRPOP: ``_brpop_start`` is called when the
 channel may consume and nothing is in flight, ``_brpop_read`` when its socket is readable.
@@ -21,26 +21,23 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from dataclasses import dataclass
 from time import monotonic
 from typing import Any
-from uuid import uuid4
 
 from celery.utils.log import get_logger
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
-from kombu.utils.encoding import bytes_to_str
 from redis import exceptions
 from redis.exceptions import NoScriptError, ResponseError
 
-from celery_concurrent.quickjson import loads
 from celery_concurrent.redis import envelopes
 from celery_concurrent.redis.holdings import Holdings
 from celery_concurrent.redis.leases import Leases
 from celery_concurrent.redis.ledger import Ledger
 from celery_concurrent.redis.messages import HeldMessage
 from celery_concurrent.redis.qos import AtomicQoS
-from celery_concurrent.redis.scripts import CLOSE_RECORD, TAKE, TAKE_SHA
+from celery_concurrent.redis.records import LostTake, Record
+from celery_concurrent.redis.scripts import TAKE, TAKE_SHA
 from celery_concurrent.redis.wakeups import Wakeups
 
 logger = get_logger(__name__)
@@ -49,19 +46,6 @@ logger = get_logger(__name__)
 LARGEST_TAKE = 100
 #: Acks that go out with one take at the most, for the same reason.
 LARGEST_ACK = 500
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LostTake:
-    """A take whose answer was lost with its connection.
-
-    Args:
-        record: the key of its channel's record.
-        number: which of the channel's takes it was.
-    """
-
-    record: str
-    number: int
 
 
 class Stage(enum.Enum):
@@ -100,16 +84,13 @@ class AtomicChannel(kombu_redis.Channel):
         self._is_script_loaded = True  # see Wakeups.check
         #: Answers to come before that to the take.
         self._ahead = 0
-        #: The last take; its answer is still to come while ``_is_unanswered``.
-        self._number = 0
-        self._is_unanswered = False
-        #: The tags that it acknowledges.
+        #: The tags that the last take acknowledges.
         self._acked: list[str] = []
         #: What was in the answer and has not reached the consumer, by queue.
         self._undelivered: deque[tuple[str, bytes, dict[str, Any] | None]] = deque()
         super().__init__(connection)
         self._holdings = Holdings(self)
-        self._record = self._new_record()
+        self._record = Record(f"{self.global_keyprefix}{self.unacked_key}")
         connection.channels.append(self)
         wakeups.channels.add(self)
 
@@ -127,16 +108,12 @@ class AtomicChannel(kombu_redis.Channel):
             _, _, envelope = self._undelivered.popleft()
             if envelope is not None:
                 messages[envelope["properties"]["delivery_tag"]] = None
-        return messages, self._lost_take()
+        return messages, self._record.lost
 
     def recover(self, lost: LostTake) -> list[str]:
         """The tags of what a lost take has taken; it takes nothing from now on."""
         with self.conn_or_acquire() as client:
-            record = client.eval(CLOSE_RECORD, 1, lost.record, self._kept)
-        if not record:
-            return []
-        number, tags = loads(bytes_to_str(record))
-        return list(tags) if number == lost.number else []
+            return lost.close(client, self._kept)
 
     def go_on_with(self, tag: str, message: Any) -> None:
         """Count, and later acknowledge, a message that an earlier connection has taken."""
@@ -233,13 +210,13 @@ class AtomicChannel(kombu_redis.Channel):
     def _send_take(self, connection: Any) -> None:
         """Ask for what fits into the free slots, and tell what is settled."""
         lease = self.leases.current.id
-        keys = [*self._holdings.keys(lease), self._record, *self._keys]
+        keys = [*self._holdings.keys(lease), self._record.key, *self._keys]
         in_turn = 1 if self.queue_order_strategy == "round_robin" else 0
-        self._number += 1
-        self._is_unanswered, self._was_woken = True, False
+        self._record.begin()
+        self._was_woken = False
         self.ledger.take_back(self._acked)  # when the last take was not answered
         self._acked = self.ledger.send(LARGEST_ACK)
-        sizes = (self._asked, lease, len(self._queues), in_turn, self._number, self._kept)
+        sizes = (self._asked, lease, len(self._queues), in_turn, self._record.number, self._kept)
         self._send(connection, "EVALSHA", TAKE_SHA, len(keys), *keys, *sizes, *self._acked)
 
     @staticmethod
@@ -258,14 +235,14 @@ class AtomicChannel(kombu_redis.Channel):
             self._read_preparations(connection)
             reply = connection.read_response()
         except NoScriptError:  # the server was restarted, or its scripts flushed
-            self._is_script_loaded = self._is_unanswered = False
+            self._is_script_loaded = self._record.is_unanswered = False
             self._rest()
             raise kombu_redis.Empty from None
         except self.connection_errors:
             self._rest()
             connection.disconnect()
             raise
-        self._is_unanswered = False
+        self._record.is_unanswered = False
         self.ledger.confirm(self._acked)
         self._acked = []
         if reply is None:
@@ -325,21 +302,12 @@ class AtomicChannel(kombu_redis.Channel):
         """Seconds that a record is kept: later, what was taken has come back anyway."""
         return max(1, int(self.visibility_timeout))
 
-    def _new_record(self) -> str:
-        return f"{self.global_keyprefix}{self.unacked_key}.take.{uuid4()}"
-
-    def _lost_take(self) -> LostTake | None:
-        if not self._is_unanswered:
-            return None
-        return LostTake(record=self._record, number=self._number)
-
     def _take_up_lost(self) -> None:
         """Give back what was in an answer that was overdue, when kombu has reconnected."""
-        lost = self._lost_take()
+        lost = self._record.lost
         if lost is not None:
             self.put_back(self.recover(lost))
-            self._is_unanswered = False
-            self._record = self._new_record()
+            self._record.renew()
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         params = super()._connparams(asynchronous)

@@ -16,11 +16,12 @@ from celery.utils.log import get_logger
 from kombu.transport.redis import Transport
 from redis.exceptions import ResponseError
 
-from celery_concurrent.redis.channel import AtomicChannel, LostTake
+from celery_concurrent.redis.channel import AtomicChannel
 from celery_concurrent.redis.holdings import Holdings
 from celery_concurrent.redis.lease import Lease, LeaseLostError
 from celery_concurrent.redis.leases import Leases, quickly
 from celery_concurrent.redis.ledger import Ledger
+from celery_concurrent.redis.records import LostTake
 from celery_concurrent.redis.wakeups import Wakeups
 
 logger = get_logger(__name__)
