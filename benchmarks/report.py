@@ -21,7 +21,14 @@ from benchmarks.model import BROKERS, Entry
 from benchmarks.services import redis_server, version_of
 from benchmarks.summary import Line, Value, behind, losses
 
-_RATIO_NAMES = ("best of Celery", "late acks", "taskiq", "aio-celery", "raw loop")
+_RATIO_NAMES = (
+    "best of Celery",
+    "best of Celery, ahead",
+    "late acks",
+    "taskiq",
+    "aio-celery",
+    "raw loop",
+)
 
 
 def show(console: Console, lines: Sequence[Line], entries: Sequence[Entry]) -> None:
@@ -35,8 +42,11 @@ def show(console: Console, lines: Sequence[Line], entries: Sequence[Entry]) -> N
         console.print(note, style="yellow", highlight=False, markup=False)
     short = behind(lines)
     for line, ratio in short:
+        ahead = line.ratios.get("best of Celery, ahead")
+        told = "" if ahead is None else f" (with a reserve {ahead:.2f})"
         console.print(
-            f"behind Celery's best: {line.cell.broker}, {line.title}: {ratio:.2f}", style="red"
+            f"behind Celery's best: {line.cell.broker}, {line.title}: {ratio:.2f}{told}",
+            style="red",
         )
     if not short and any(line.ratios for line in lines):
         console.print("Level with the best of Celery's own pools, or better, on every row.")

@@ -72,14 +72,20 @@ def _line(
     for contender in contenders:
         if contender.family in {"peer", "limit"}:
             rivals[contender.name] = [values[contender.name]]
-    mine = (values[c.name] for c in contenders if c.family == "ours")
-    ours = next((value for value in mine if value is not None), None)
+    ours, ahead = (
+        next((v for c in contenders if c.family == family and (v := values[c.name])), None)
+        for family in ("ours", "ours ahead")
+    )
+    with_reserve = {"best of Celery, ahead": rivals["best of Celery"]}
     return Line(
         cell=cell,
         title=title,
         figure=figure,
         values={name: value for name, value in values.items() if value is not None},
-        ratios=_ratios(ours, rivals, figure.better),
+        ratios={
+            **_ratios(ours, rivals, figure.better),
+            **_ratios(ahead, with_reserve, figure.better),
+        },
     )
 
 

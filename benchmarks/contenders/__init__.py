@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.contenders.aio import AioCelery
 from benchmarks.contenders.base import Contender, Family
-from benchmarks.contenders.node import OurNode
+from benchmarks.contenders.node import ahead, ours
 from benchmarks.contenders.pools import (
     eventlet,
     gevent,
@@ -20,7 +20,8 @@ from benchmarks.contenders.streams import Taskiq
 __all__ = ["CONTENDERS", "Contender", "Family"]
 
 CONTENDERS: tuple[Contender, ...] = (
-    OurNode(),
+    ours,
+    ahead,
     prefork,
     threads,
     gevent,

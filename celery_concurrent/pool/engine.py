@@ -137,7 +137,7 @@ class Engine:
 
     def take(self, request: Any, make: Callable[[], Input]) -> None:
         """Take an input: it starts when it has a slot."""
-        if self._refusing or self._redeliveries.take_over(request):
+        if self._refusing or _is_stopping() or self._redeliveries.take_over(request):
             return
         input = make()
         self._inputs[input.token] = input
@@ -192,7 +192,7 @@ class Engine:
         """Announce the input and hand it to its runner; False when it is not to run."""
         request = input.request
         # It may have been revoked, or have expired, while it waited for its slot.
-        if self._refusing or (waited and request.revoked()):
+        if self._refusing or _is_stopping() or (waited and request.revoked()):
             return False
         input.started_at = time.monotonic()
         self.timing.started(input)
@@ -240,6 +240,12 @@ class Engine:
         if input.gate is not None:
             input.gate.ended_early(input.request)
         return self.slots.give_back(input)
+
+
+def _is_stopping() -> bool:
+    """Whether the worker was asked to stop, and may not have come to it yet."""
+    stop, end = worker_state.should_stop, worker_state.should_terminate
+    return (stop is not None and stop is not False) or (end is not None and end is not False)
 
 
 def _nothing() -> None:

@@ -69,6 +69,7 @@ class NodeConsumer(Consumer):
         self._hub_turns = False
         self._disables_prefetch = bool(self.app.conf.worker_disable_prefetch)
         pool = node_pool(self)
+        self._reserve = pool.settings.reserve
         pool.inbox.after_drain = self._after_settling
         pool.on_closed.append(self._redis.close)
 
@@ -138,13 +139,18 @@ class NodeConsumer(Consumer):
 
     def _fetch_limit(self, lane: plan.Lane) -> int:
         groups = node_pool(self).slots.groups
-        plain_factor = 1
-        if not self._disables_prefetch:
-            plain_factor = self.prefetch_multiplier or 0
-        limit = sum(
-            groups[name].allowed * (plain_factor if name == PLAIN else 1) for name in lane.groups
-        )
+        limit = 0
+        for name in lane.groups:
+            allowed = groups[name].allowed
+            if name == PLAIN:
+                limit += allowed * self._plain_factor
+            else:
+                limit += allowed + self._reserve
         return limit or 65535  # worker_prefetch_multiplier=0 lifts the limit
+
+    @property
+    def _plain_factor(self) -> int:
+        return 1 if self._disables_prefetch else self.prefetch_multiplier or 0
 
     def _counts_per_channel(self) -> bool:
         if self.connection.qos_semantics_matches_spec:

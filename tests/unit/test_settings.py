@@ -18,12 +18,13 @@ def test_each_field_is_a_setting_of_the_app(app: Any) -> None:
     app.conf.update(
         concurrent_io_threads=2,
         concurrent_eta_limit=7,
+        concurrent_reserve=2,
         concurrent_stuck_timeout=1.5,
         concurrent_batching=False,
         concurrent_redis_lease=30,
     )
     assert NodeSettings.of(app) == NodeSettings(
-        io_threads=2, eta_limit=7, stuck_timeout=1.5, batching=False, redis_lease=30
+        io_threads=2, eta_limit=7, reserve=2, stuck_timeout=1.5, batching=False, redis_lease=30
     )
 
 
@@ -42,6 +43,7 @@ def test_no_eta_inputs_beside_the_slots_and_no_patience_are_values(app: Any) -> 
     [
         *(("io_threads", value, "an int, 1 or more") for value in (0, -1, 1.0, "4", True, None)),
         *(("eta_limit", value, "an int, 0 or more") for value in (-1, 1.5, "10", False)),
+        *(("reserve", value, "an int, 0 or more") for value in (-1, 1.5, "1", True, None)),
         *(("stuck_timeout", value, "a number of seconds") for value in (-1, "60", True, None)),
         *(
             ("redis_lease", value, "a number of seconds, 1 or more")
