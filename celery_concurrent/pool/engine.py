@@ -84,6 +84,8 @@ class Engine:
         self.gate: EarlyGate | None = None
         #: Gives that under which the consumer takes inputs now.
         self.hold: Callable[[], Hold | None] = _nothing
+        #: Puts messages of one connection back at the head of their queues.
+        self.give_back: Callable[[list[Any]], None] = _leave
         self._runners = runners
         self._inbox = inbox
         self._time_limits = time_limits
@@ -183,16 +185,29 @@ class Engine:
         for input in self.running:
             input.end(reason)
 
-    def forget_waiting(self) -> None:
+    def forget_waiting(self) -> list[Input]:
         """The connection is lost: what waits for a slot will be delivered again."""
-        for input in self.slots.forget_waiting():
+        waiting = self.slots.forget_waiting()
+        for input in waiting:
             self._inputs.pop(input.token, None)
+        return waiting
+
+    def send_back(self, inputs: list[Input]) -> None:
+        """Have inputs that did not start go back to their queues."""
+        for input in inputs:
+            _forget(input.request)
+        if inputs:
+            self.give_back([input.request.message for input in inputs])
 
     def _accept(self, input: Input, waited: bool) -> bool:
         """Announce the input and hand it to its runner; False when it is not to run."""
         request = input.request
         # It may have been revoked, or have expired, while it waited for its slot.
         if self._refusing or _is_stopping() or (waited and request.revoked()):
+            return False
+        hold = self.hold()
+        if waited and hold is not None and not hold.is_fresh:
+            self.send_back([input])  # it may be another node's by now
             return False
         input.started_at = time.monotonic()
         self.timing.started(input)
@@ -201,7 +216,7 @@ class Engine:
             input.gate = self.gate
             self.gate.started_early(request)
         request.on_accepted(input.token, input.started_at)
-        input.hold = None if request.acknowledged else self.hold()
+        input.hold = None if request.acknowledged else hold
         if input.ended is not None:  # terminated by a revoke that was waiting for this
             return False
         self._time_limits.start(input)
@@ -250,6 +265,10 @@ def _is_stopping() -> bool:
 
 def _nothing() -> None:
     """What brokers give that tell by the connection."""
+
+
+def _leave(messages: list[Any]) -> None:
+    """Without a consumer they go back with their connection."""
 
 
 def _forget(request: Any) -> None:

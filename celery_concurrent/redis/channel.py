@@ -155,6 +155,12 @@ class AtomicChannel(kombu_redis.Channel):
         """Give back what this node still holds, in the order in which it was taken."""
         self._holdings.put_back(self.leases.current.id, tags, at_head=at_head)
 
+    def give_back(self, tags: list[str]) -> None:
+        """Put back what was fetched and has not started; it counts no more."""
+        self.put_back(tags)
+        for tag in tags:
+            virtual.QoS.ack(self.qos, tag)
+
     def _remove(self, tags: list[str]) -> None:
         self._holdings.acknowledge(self.leases.current.id, tags)
 

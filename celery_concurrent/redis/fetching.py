@@ -166,11 +166,11 @@ class RedisFetching:
         """The same, unless a take has just gone out with them, or may in a moment.
 
         Args:
-            most: how many may wait for that. Inputs that the node holds for their ETA start in
-                free slots without a take, and the broker is never to be behind by more inputs
-                than there are slots.
+            most: how many may wait for that. Inputs that the node holds for their ETA, or in
+                reserve, start in free slots without a take, and the broker is never to be behind
+                by more inputs than there are slots.
         """
-        if len(self._ledger) > most or not any(
+        if self._ledger.unsent > most or not any(
             channel.is_answered_soon for _, channel in self._channels
         ):
             self.flush_acks()

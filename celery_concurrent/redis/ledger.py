@@ -27,8 +27,10 @@ class Ledger:
         """All of them."""
         return set(self._tags)
 
-    def __len__(self) -> int:
-        return len(self._tags)
+    @property
+    def unsent(self) -> int:
+        """How many are not on their way."""
+        return len(self._tags) - len(self._sent)
 
     def __contains__(self, tag: str) -> bool:
         return tag in self._tags

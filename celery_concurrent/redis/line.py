@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from typing import Any
 
 import redis
@@ -98,4 +99,6 @@ class Line:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.disconnect()
-            self._pool.release(connection)
+            # The pool may want to tell it of new credentials, and Redis may be away.
+            with suppress(redis.RedisError, OSError):
+                self._pool.release(connection)

@@ -21,13 +21,15 @@ from celery.utils.quorum_queues import detect_quorum_queues
 from celery.worker import state as worker_state
 from celery.worker.consumer import Consumer
 from celery.worker.consumer.tasks import Tasks
+from kombu.common import ignore_errors
 
 from celery_concurrent import routing
 from celery_concurrent.pool.core import NodePool
-from celery_concurrent.pool.inputs import guarded
+from celery_concurrent.pool.inputs import Input, guarded
 from celery_concurrent.pool.shortcuts import decode_quickly
 from celery_concurrent.pool.slots import PLAIN
 from celery_concurrent.rabbitmq.fetching import RabbitFetching
+from celery_concurrent.redis.channel import AtomicChannel
 from celery_concurrent.redis.fetching import RedisFetching
 from celery_concurrent.redis.polling import poll_open_sockets
 from celery_concurrent.worker import plan
@@ -97,6 +99,7 @@ class NodeConsumer(Consumer):
         self.lanes = self.task_consumer = self.qos = Lanes(opened, self._lane_with)
         pool.engine.gate = self.lanes
         pool.engine.hold = self._redis.hold
+        pool.engine.give_back = _give_back
         if self.hub is not None:
             self.hub.on_tick.add(self._turn)
             self._hub_turns = True
@@ -240,6 +243,21 @@ class NodeConsumer(Consumer):
         super().on_ready()
         node_pool(self).status.enters("ready")
 
+    def on_close(self) -> None:
+        engine = node_pool(self).engine
+        if engine.is_refusing and self.lanes is not None:
+            # The node stops. What waits for a slot goes back now: what runs may take hours. Not
+            # while it consumes, or a broker sends it here again.
+            ignore_errors(self.connection, self.lanes.cancel)
+            self.call_soon(self._send_back, engine.forget_waiting())
+        super().on_close()
+
+    def _send_back(self, inputs: list[Input]) -> None:
+        try:
+            node_pool(self).engine.send_back(inputs)
+        except (*self.connection_errors, *self.channel_errors) as error:
+            logger.debug("what waits for a slot goes back with its connection: %r", error)
+
     # -- settling on one thread
 
     def call_soon(self, p: Any, *args: Any, **kwargs: Any) -> Any:
@@ -254,7 +272,9 @@ class NodeConsumer(Consumer):
     call_soon_ack = call_soon
 
     def cancel_active_requests(self) -> None:
-        # What has ended already is settled first, and not run again.
+        # A cold stop. What has ended already is settled first, and not run again; in its slots
+        # nothing starts, which would be cancelled in the same breath.
+        node_pool(self).engine.refuse()
         node_pool(self).inbox.drain()
         super().cancel_active_requests()
 
@@ -318,6 +338,19 @@ def _check_form(message: Any) -> None:
         and isinstance(payload[2], dict | None)
     ):
         raise InvalidTaskError("its body is no call: [args, kwargs, embedded options]")
+
+
+def _give_back(messages: list[Any]) -> None:
+    """Put them back at the head of their queues, in order."""
+    by_channel: dict[Any, list[Any]] = {}
+    for message in messages:
+        by_channel.setdefault(message.channel, []).append(message)
+    for channel, own in by_channel.items():
+        if isinstance(channel, AtomicChannel):
+            channel.give_back([message.delivery_tag for message in own])
+        else:
+            for message in own:
+                message.requeue()
 
 
 def node_pool(consumer: Any) -> NodePool:

@@ -125,3 +125,22 @@ def test_a_change_that_is_told_during_a_take_is_not_forgotten(
 def test_a_closed_channel_asks_for_nothing(fetcher: Fetcher) -> None:
     fetcher.channel.close()
     fetcher.fetching.take()
+    assert fetcher.stage() is not Stage.TAKING
+
+
+def test_acks_that_a_take_has_taken_along_are_not_sent_again(
+    fetcher: Fetcher, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.put("hello")
+    wait_for(lambda: fetcher.has(1))
+    flushed: list[str] = []
+    monkeypatch.setattr(fetcher.channel, "flush_acks", lambda: flushed.append("again"))
+    fetcher.arrived[0].ack()
+    fetcher.channel.wake(None)
+    fetcher.fetching.take()
+    assert fetcher.stage() is Stage.TAKING
+    fetcher.fetching.flush_acks_between_takes(most=0)
+    assert flushed == []
+    fetcher.fetching._ledger.add("another")
+    fetcher.fetching.flush_acks_between_takes(most=0)
+    assert flushed == ["again"]

@@ -64,11 +64,11 @@ def test_a_flush_sends_what_is_on_its_way_too() -> None:
     assert ledger.send(1) == []
 
 
-def test_its_length_is_what_is_unconfirmed() -> None:
+def test_it_tells_what_is_unconfirmed_and_what_is_unsent() -> None:
     ledger = Ledger()
     for tag in "ab":
         ledger.add(tag)
     ledger.send(1)
-    assert len(ledger) == 2
+    assert (len(ledger.tags), ledger.unsent) == (2, 1)
     ledger.confirm(["a"])
-    assert len(ledger) == 1
+    assert (len(ledger.tags), ledger.unsent) == (1, 1)

@@ -1,0 +1,138 @@
+"""When an input that has a slot is not started after all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextvars import Context
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery.worker import state
+
+from celery_concurrent.limits import Limits
+from celery_concurrent.pool.deadlines import Deadlines
+from celery_concurrent.pool.engine import Engine, Run
+from celery_concurrent.pool.inbox import Inbox
+from celery_concurrent.pool.inputs import Input
+from celery_concurrent.pool.slots import Slots
+from celery_concurrent.pool.timelimits import TimeLimits
+
+
+@dataclass
+class Noting:
+    """Runs nothing, and knows what it was to run."""
+
+    started: list[str] = field(default_factory=list)
+
+    def run_sync(self, input: Input, context: Context, run: Run) -> None:
+        self.started.append(input.id)
+
+    run_async = run_sync
+
+
+@dataclass
+class Lease:
+    """One that is as it is told to be."""
+
+    is_fresh: bool = True
+
+    def confirm(self) -> bool:
+        return self.is_fresh
+
+
+@dataclass
+class Parts:
+    """An engine of one slot, and what it was built of."""
+
+    engine: Engine
+    runners: Noting
+    back: list[Any]
+
+    def take(self, id: str) -> Input:
+        request = SimpleNamespace(
+            id=id,
+            task_id=id,
+            message=f"message of {id}",
+            acknowledged=False,
+            delivery_info={},
+            request_dict={},
+            on_accepted=lambda *_: None,
+            revoked=lambda: False,
+        )
+        input = Input(
+            id=id,
+            name="task",
+            root_id=id,
+            group="task",
+            is_async=False,
+            target=print,
+            args=(),
+            request=request,
+            token=hash(id),
+            soft_limit=None,
+            hard_limit=None,
+        )
+        self.engine.take(request, lambda: input)
+        return input
+
+
+@pytest.fixture
+def parts() -> Iterator[Parts]:
+    inbox, deadlines, runners = Inbox(), Deadlines(), Noting()
+    slots: Slots[Input] = Slots({"task": Limits(max_inputs=1)}, plain=1, cap=None, counted=["task"])
+    limits = TimeLimits(deadlines, inbox.post, stuck_timeout=60.0, drain=lambda: None)
+    engine = Engine(runners, slots, inbox, limits, counts_early=lambda _: False)
+    back: list[Any] = []
+    engine.give_back = back.extend
+    yield Parts(engine, runners, back)
+    deadlines.close()
+
+
+def end(parts: Parts, input: Input) -> None:
+    """Its slot comes back."""
+    parts.engine.start(parts.engine._release(input))
+
+
+def test_what_waits_starts_when_a_slot_comes_back(parts: Parts) -> None:
+    first = parts.take("1")
+    parts.take("2")
+    assert parts.runners.started == ["1"]
+    end(parts, first)
+    assert parts.runners.started == ["1", "2"]
+
+
+def test_what_waits_goes_back_when_the_lease_may_be_lost(parts: Parts) -> None:
+    lease = Lease()
+    parts.engine.hold = lambda: lease
+    first = parts.take("1")
+    parts.take("2")
+    lease.is_fresh = False
+    end(parts, first)
+    assert parts.runners.started == ["1"]
+    assert parts.back == ["message of 2"]
+    assert parts.engine.slots.running == 0
+    assert parts.engine.held == []
+
+
+@pytest.mark.parametrize("word", ["should_stop", "should_terminate"])
+@pytest.mark.parametrize(("value", "starts"), [(None, 1), (False, 1), (0, 0), (1, 0), (True, 0)])
+def test_nothing_starts_in_a_worker_that_is_to_stop(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch, word: str, value: Any, starts: int
+) -> None:
+    monkeypatch.setattr(state, word, value)
+    parts.take("1")
+    assert len(parts.runners.started) == starts
+    assert parts.engine.slots.running == starts
+
+
+def test_what_waits_can_be_sent_back_at_once(parts: Parts) -> None:
+    first = parts.take("1")
+    for id in ("2", "3"):
+        parts.take(id)
+    parts.engine.refuse()
+    parts.engine.send_back(parts.engine.forget_waiting())
+    assert parts.back == ["message of 2", "message of 3"]
+    end(parts, first)
+    assert parts.runners.started == ["1"]
