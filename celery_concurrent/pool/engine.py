@@ -139,7 +139,7 @@ class Engine:
 
     def take(self, request: Any, make: Callable[[], Input]) -> None:
         """Take an input: it starts when it has a slot."""
-        if self._refusing or _is_stopping() or self._redeliveries.take_over(request):
+        if self._refusing or self._redeliveries.take_over(request):
             return
         input = make()
         self._inputs[input.token] = input
@@ -202,8 +202,9 @@ class Engine:
     def _accept(self, input: Input, waited: bool) -> bool:
         """Announce the input and hand it to its runner; False when it is not to run."""
         request = input.request
-        # It may have been revoked, or have expired, while it waited for its slot.
-        if self._refusing or _is_stopping() or (waited and request.revoked()):
+        # While it waited for its slot it may have been revoked, or have expired, or the worker may
+        # have been asked to stop.
+        if self._refusing or (waited and (_is_stopping() or request.revoked())):
             return False
         hold = self.hold()
         if waited and hold is not None and not hold.is_fresh:

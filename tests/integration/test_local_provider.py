@@ -56,7 +56,7 @@ def seen():
 def began():
     return time.time()
 
-@app.task(queue="work")
+@app.task(queue="work", track_started=True)
 @concurrent(max_inputs=4)
 def nap(seconds):
     time.sleep(seconds)
@@ -143,7 +143,7 @@ def test_a_drained_node_finishes_its_inputs(nodes: Nodes, fork: bool) -> None:
     name = provider.start(WORK, {})
     nodes.wait_until_ready(name)
     result = nodes.project.tasks.nap.delay(1.5)
-    wait_for(lambda: not backlog(nodes), what="the input in the node")
+    wait_for(lambda: result.state == "STARTED", what="the input's start")
     provider.drain(name)
     provider.drain(name)
     assert node(provider, name).state is ProcessState.DRAINING
@@ -157,8 +157,8 @@ def test_a_node_that_drains_too_long_is_ended(nodes: Nodes) -> None:
     provider = nodes.provider(drain_timeout=1.0)
     name = provider.start(WORK, {})
     nodes.wait_until_ready(name)
-    nodes.project.tasks.nap.delay(60)
-    wait_for(lambda: not backlog(nodes), what="the input in the node")
+    result = nodes.project.tasks.nap.delay(60)
+    wait_for(lambda: result.state == "STARTED", what="the input's start")
     provider.drain(name)
     assert wait_for_end(provider, name, 5.0).exit_code == -signal.SIGKILL
 

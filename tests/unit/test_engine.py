@@ -118,12 +118,14 @@ def test_what_waits_goes_back_when_the_lease_may_be_lost(parts: Parts) -> None:
 
 @pytest.mark.parametrize("word", ["should_stop", "should_terminate"])
 @pytest.mark.parametrize(("value", "starts"), [(None, 1), (False, 1), (0, 0), (1, 0), (True, 0)])
-def test_nothing_starts_in_a_worker_that_is_to_stop(
+def test_what_waits_does_not_start_in_a_worker_that_is_to_stop(
     parts: Parts, monkeypatch: pytest.MonkeyPatch, word: str, value: Any, starts: int
 ) -> None:
+    first = parts.take("1")
+    parts.take("2")
     monkeypatch.setattr(state, word, value)
-    parts.take("1")
-    assert len(parts.runners.started) == starts
+    end(parts, first)
+    assert parts.runners.started[1:] == ["2"] * starts
     assert parts.engine.slots.running == starts
 
 
