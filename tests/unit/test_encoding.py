@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from celery import Celery
 from celery.backends.redis import RedisBackend
+from kombu import serialization
 
 from celery_concurrent.redis.encoding import encodes_at_once, is_short
 
@@ -60,7 +61,7 @@ def test_a_result_with_children_is_not() -> None:
     [
         ({}, True),
         ({"result_serializer": "pickle"}, True),
-        ({"result_serializer": "yaml"}, False),
+        ({"result_serializer": "own"}, False),
         ({"result_extended": True}, False),
         ({"result_compression": "gzip"}, False),
     ],
@@ -68,9 +69,11 @@ def test_a_result_with_children_is_not() -> None:
 def test_what_may_take_long_or_wait_is_told_by_the_settings(
     settings: dict[str, Any], expected: bool
 ) -> None:
+    serialization.register("own", repr, eval, content_type="application/x-own")
     app = Celery(set_as_current=False, backend="redis://")
     app.conf.update(settings)
     backend = RedisBackend(app=app, url="redis://")
+    serialization.unregister("own")
     if "result_compression" in settings and not hasattr(backend, "compression"):
         pytest.skip("Celery 5.6 compresses no results")
     assert encodes_at_once(backend) is expected
