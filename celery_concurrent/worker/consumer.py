@@ -348,9 +348,11 @@ def _give_back(messages: list[Any]) -> None:
     for channel, own in by_channel.items():
         if isinstance(channel, AtomicChannel):
             channel.give_back([message.delivery_tag for message in own])
-        else:
+        elif not hasattr(channel, "qos"):  # RabbitMQ's
             for message in own:
                 message.requeue()
+        # kombu's emulated channels may still be popping (BRPOP), and would get it themselves: there
+        # it goes back when they close.
 
 
 def node_pool(consumer: Any) -> NodePool:
