@@ -186,7 +186,7 @@ class Engine:
             input.end(reason)
 
     def forget_waiting(self) -> list[Input]:
-        """The connection is lost: what waits for a slot will be delivered again."""
+        """What waits for a slot, which is to be delivered again: it is this node's no more."""
         waiting = self.slots.forget_waiting()
         for input in waiting:
             self._inputs.pop(input.token, None)

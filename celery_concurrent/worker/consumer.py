@@ -4,7 +4,8 @@ Celery's internals that are used here (5.6 and 5.7): ``Consumer.call_soon`` and
 ``call_soon_ack`` (how acks reach the hub), ``apply_eta_task`` and ``_limit_post_eta`` (when an
 ETA is due), ``create_task_handler``, its ``promise`` (see :mod:`.settling`), ``on_invalid_task``,
 ``update_strategies`` (before each tracer is built), ``_update_prefetch_count``,
-``cancel_active_requests``, ``on_send_event_buffered`` (5.7: one flush per turn of the hub) and
+``cancel_active_requests``, ``on_close`` (called as the consumer stops, and as it starts anew),
+``on_send_event_buffered`` (5.7: one flush per turn of the hub) and
 ``on_connection_error_after_connected``.
 """
 

@@ -97,8 +97,8 @@ def _cap_instead_of_autoscaling(worker: Any) -> None:
     """``--autoscale=50,5`` caps the node at 50, as ``-c 50`` does.
 
     Celery's autoscaler starts and ends processes by what is reserved beyond them; here a slot that
-    is free costs nothing. The options are those
-    that the worker's steps are about to get (5.6 and 5.7).
+    is free costs nothing. The options are those that the worker's steps are about to get (5.6 and
+    5.7).
     """
     autoscale = worker.options.pop("autoscale", None)
     if autoscale:

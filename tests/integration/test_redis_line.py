@@ -19,12 +19,12 @@ from kombu.exceptions import EncodeError
 from celery_concurrent.bridge import Tracing
 from celery_concurrent.context import CURRENT_INPUT
 from celery_concurrent.pool.hops import Hopper
-from celery_concurrent.pool.inputs import Input
 from celery_concurrent.pool.threads import Threads
 from celery_concurrent.redis import line as lines
 from celery_concurrent.redis.line import Line
 from celery_concurrent.redis.results import ResultWriter
 from celery_concurrent.redis.storing import SHORT, Storing, Write
+from tests.services.inputs import make_input
 from tests.services.redis import RedisServer
 from tests.services.waiting import wait_for
 
@@ -166,20 +166,7 @@ def sent(writer: ResultWriter, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 async def storing(writer: ResultWriter, id: str, result: Any, *, redelivered: bool = False) -> Any:
     """Store the success of an async input that has just begun."""
     request = Context({"id": id, "delivery_info": {"redelivered": redelivered}})
-    input = Input(
-        id=id,
-        name="task",
-        root_id=id,
-        group="task",
-        is_async=True,
-        target=print,
-        args=(),
-        request=request,
-        token=1,
-        soft_limit=None,
-        hard_limit=None,
-    )
-    CURRENT_INPUT.set(input)
+    CURRENT_INPUT.set(make_input(id, request, is_async=True))
     return await Tracing(partial(writer.store, id, result, states.SUCCESS, request=request))
 
 

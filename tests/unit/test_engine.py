@@ -18,6 +18,7 @@ from celery_concurrent.pool.inbox import Inbox
 from celery_concurrent.pool.inputs import Input
 from celery_concurrent.pool.slots import Slots
 from celery_concurrent.pool.timelimits import TimeLimits
+from tests.services.inputs import make_input
 
 
 @dataclass
@@ -61,19 +62,7 @@ class Parts:
             on_accepted=lambda *_: None,
             revoked=lambda: False,
         )
-        input = Input(
-            id=id,
-            name="task",
-            root_id=id,
-            group="task",
-            is_async=False,
-            target=print,
-            args=(),
-            request=request,
-            token=hash(id),
-            soft_limit=None,
-            hard_limit=None,
-        )
+        input = make_input(id, request)
         self.engine.take(request, lambda: input)
         return input
 

@@ -13,6 +13,7 @@ from celery.utils.threads import LocalStack
 from celery_concurrent import InputCancellation
 from celery_concurrent.context import CURRENT_INPUT
 from celery_concurrent.pool.inputs import Input, guarded
+from tests.services.inputs import make_input
 
 #: Celery's stack of the task's requests.
 REQUESTS = LocalStack()
@@ -36,19 +37,7 @@ class Recorder:
 
 
 def made(interrupter: Any = None) -> Input:
-    input = Input(
-        id="id",
-        name="name",
-        root_id="root",
-        group="name",
-        is_async=False,
-        target=lambda: None,
-        args=(),
-        request=None,
-        token=1,
-        soft_limit=None,
-        hard_limit=None,
-    )
+    input = make_input("id", None)
     input.interrupter = interrupter
     return input
 
