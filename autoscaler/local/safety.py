@@ -50,7 +50,8 @@ def against_any_fork(own: Collection[int]) -> str | None:
 
     ``own`` are the descriptors that the caller knows about, and closes in the fork.
     """
-    return _threads() or _cuda() or _shared_files(own)
+    # CUDA first: its driver starts a thread, too, which is nothing that the app could end.
+    return _cuda() or _threads() or _shared_files(own)
 
 
 def against_this_fork(env: Mapping[str, str], gpus: float, read: Collection[str]) -> str | None:
