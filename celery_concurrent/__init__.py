@@ -5,6 +5,7 @@ Decorate a task with :func:`concurrent`, start ``celery -A app worker -P concurr
 
 from __future__ import annotations
 
+from celery_concurrent.batching import batched
 from celery_concurrent.bulk.calls import Arguments
 from celery_concurrent.bulk.mapping import TaskMap, task_map
 from celery_concurrent.client import acall, aresult
@@ -15,6 +16,7 @@ from celery_concurrent.control import (
 )
 from celery_concurrent.decorators import concurrent, scaling
 from celery_concurrent.errors import (
+    BatchError,
     ConcurrencyError,
     ConfigurationError,
     InputCancellation,
@@ -39,6 +41,7 @@ _install_tracing()
 
 __all__ = [
     "Arguments",
+    "BatchError",
     "ConcurrencyError",
     "ConfigurationError",
     "InputCancellation",
@@ -51,6 +54,7 @@ __all__ = [
     "TaskMap",
     "acall",
     "aresult",
+    "batched",
     "concurrent",
     "current_function_call_id",
     "current_input_id",

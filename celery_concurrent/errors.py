@@ -39,6 +39,13 @@ class ServiceError(ConcurrencyError, RuntimeError):
     """
 
 
+class BatchError(ConcurrencyError, TypeError):
+    """A function below ``@batched`` did not return one result per element.
+
+    All elements of that call fail with it. Return a list as long as the one that was given.
+    """
+
+
 class InputCrashError(ConcurrencyError):
     """An input raised what is no Exception, such as SystemExit or MemoryError.
 

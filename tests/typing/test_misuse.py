@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-HEAD = "from celery_concurrent import concurrent, scaling, set_local_input_concurrency, task_map\n"
+NAMES = "batched, concurrent, scaling, set_local_input_concurrency, task_map"
+HEAD = f"from celery_concurrent import {NAMES}\n"
+BATCHED = "@batched(max_batch_size=2)\ndef f(x: list[int]) -> list[int]:\n    return x\n\n"
 
 MISUSES = {
     "positional": "concurrent(10)",
@@ -28,6 +30,10 @@ MISUSES = {
     "map_string": 'task_map(len, [], chunk="10")',
     "map_no_iterable": "task_map(len, 10)",
     "map_no_task": "task_map(3, [])",
+    "batched_positional": "batched(64)",
+    "batched_unknown": "batched(max_batch_size=64, wait_ms=5)",
+    "batched_argument": f"{BATCHED}f('one')",
+    "batched_list": f"{BATCHED}f([1])",
     "float": "set_local_input_concurrency(2.5)",
 }
 
@@ -38,7 +44,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("programs")
     for name, program in {
         **MISUSES,
-        "right": "concurrent(max_inputs=10)\nscaling(max_nodes=3)",
+        "right": f"concurrent(max_inputs=10)\nscaling(max_nodes=3)\n{BATCHED}running = f(1)",
     }.items():
         (folder / f"program_{name}.py").write_text(f"{HEAD}\n{program}\n")
     run = subprocess.run(

@@ -13,6 +13,7 @@ from celery_concurrent import (
     Limits,
     TaskMap,
     acall,
+    batched,
     concurrent,
     current_input_id,
     enter,
@@ -74,6 +75,29 @@ assert_type(task_map(fetch, ["x"], return_exceptions=True), TaskMap[int | Except
 assert_type(next(iter(task_map(thumb, ["a"], queue="q", chunk=10, max_pending=None))), bytes)
 assert_type(list(task_map(fetch, [Arguments("x")]).in_order()), list[int])
 assert_type(list(task_map(fetch, ["x"]).indexed()), list[tuple[int, int]])
+
+
+@batched(max_batch_size=64)
+def vectors(texts: list[str]) -> list[list[float]]:
+    return [[float(len(text))] for text in texts]
+
+
+@batched(max_batch_size=64, max_wait=0.01)
+async def remote(texts: list[str]) -> list[int]:
+    return [len(text) for text in texts]
+
+
+class Encoder:
+    @batched(max_batch_size=64)
+    def encode(self, texts: list[str]) -> list[bytes]:
+        return [text.encode() for text in texts]
+
+
+async def uses_batches() -> None:
+    assert_type(await vectors("a"), list[float])
+    assert_type(await remote("a"), int)
+    assert_type(await Encoder().encode("a"), bytes)
+
 
 passed_on: Callable[[str], Coroutine[Any, Any, int]] = fetch
 
