@@ -7,7 +7,7 @@ from typing import Literal
 
 Broker = Literal["redis", "rabbitmq"]
 Kind = Literal["async", "sync"]
-TaskName = Literal["noop", "nap", "publish"]
+TaskName = Literal["noop", "nap", "model", "publish"]
 Better = Literal["more", "less"]
 Family = Literal["ours", "ours ahead", "pool", "late pool", "peer", "limit"]
 
@@ -29,7 +29,8 @@ class Cell:
     ``slots`` is how many inputs may run at once, ``inputs`` how many are published and
     ``seconds`` how long each sleeps (the no-op ignores it); ``payload`` is the bytes of text that
     each carries. ``budget`` is how long the contender may take, counted from its first input's
-    start. ``families`` are who takes part, None for all who can.
+    start, and ``patience`` how long until that. ``families`` are who takes part, None for all
+    who can.
     """
 
     row: str
@@ -40,6 +41,7 @@ class Cell:
     inputs: int
     seconds: float = 0.0
     budget: float = 30.0
+    patience: float = 20.0
     payload: int = 0
     measures_rate: bool = False
     counts_calls: bool = False

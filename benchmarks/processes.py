@@ -73,6 +73,10 @@ class Process:
     def output(self) -> str:
         return self._log.read_text(errors="replace")
 
+    def pids(self) -> list[int]:
+        """The living processes of the tree."""
+        return list(_session(self._popen.pid))
+
     def rss(self) -> int:
         """Resident bytes of the whole tree, shared pages counted in each process."""
         total = 0

@@ -25,7 +25,6 @@ from benchmarks.wires import Wire
 
 ROOT = Path(__file__).resolve().parent.parent
 _POLL = 0.01
-_START_PATIENCE = 20.0  # to the first sign of life; importing alone takes a second or two
 _LEAVE_PATIENCE = 35.0  # the children of prefork wait 30 s for their parent when it stops
 _numbers = itertools.count(1)
 
@@ -103,7 +102,7 @@ class Run:
         return [self.wire.result_key(input_id) for input_id in self.wire.publish(each)]
 
     def args(self, index: int, seconds: float) -> Sequence[Any]:
-        args: list[Any] = [index] if self.cell.task == "noop" else [index, seconds]
+        args: list[Any] = [index, seconds] if self.cell.task == "nap" else [index]
         return [*args, "x" * self.cell.payload] if self.cell.payload else args
 
     def start(self) -> None:
@@ -165,7 +164,7 @@ class Run:
     def _no_use(self, now: float, grown_at: float, waiting_since: float | None) -> str:
         if self.node.exit_code is not None:
             return f"died ({self.hint() or f'exit {self.node.exit_code}'})"
-        patience = self._brokers.stall if waiting_since is None else _START_PATIENCE
+        patience = self._brokers.stall if waiting_since is None else self.cell.patience
         if now - grown_at > patience:
             hint = self.hint()
             return f"stalled ({hint})" if hint else "stalled"

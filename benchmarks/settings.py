@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from benchmarks.model import Kind, TaskName
 
@@ -46,7 +47,7 @@ class NodeSettings:
             broker_url=env[f"{_PREFIX}BROKER_URL"],
             result_url=env[f"{_PREFIX}RESULT_URL"],
             queue=env[f"{_PREFIX}QUEUE"],
-            task="nap" if env[f"{_PREFIX}TASK"] == "nap" else "noop",
+            task=cast(TaskName, env[f"{_PREFIX}TASK"]),
             kind="async" if env[f"{_PREFIX}KIND"] == "async" else "sync",
             slots=int(env[f"{_PREFIX}SLOTS"]),
             probe=env[f"{_PREFIX}PROBE"],

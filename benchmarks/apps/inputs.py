@@ -1,4 +1,4 @@
-"""The four bodies that every contender runs, whatever registers them.
+"""The bodies that every contender runs, whatever registers them.
 
 Kept apart from the apps so that no contender gets a cheaper one.
 """
@@ -48,6 +48,10 @@ async def nap_async(index: int, seconds: float) -> None:
 
 def body() -> Callable[..., Any]:
     """The function that this cell's task runs."""
+    if settings.task == "model":
+        from benchmarks.apps import encoder
+
+        return encoder.body(settings.kind, _probe)
     bodies: dict[tuple[str, str], Callable[..., Any]] = {
         ("noop", "sync"): noop_sync,
         ("nap", "sync"): nap_sync,

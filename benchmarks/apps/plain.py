@@ -13,6 +13,8 @@ from benchmarks.processes import die_with_parent
 app = Celery("bench", broker=settings.broker_url, backend=settings.result_url)
 app.conf.task_default_queue = settings.queue
 app.conf.broker_connection_retry_on_startup = True
+# Loading a model takes longer than the four seconds that a child has by default.
+app.conf.worker_proc_alive_timeout = 60
 app.task(name=settings.task)(body())
 
 

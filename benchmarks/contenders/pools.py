@@ -33,17 +33,29 @@ class CeleryPool:
         return f"celery {self.pool} late" if self.late else f"celery {self.pool}"
 
     def can(self, cell: Cell) -> bool:
-        # A no-op needs no room of its own: there the pool may be as small as suits it.
-        is_small = cell.task == "nap" and cell.slots <= self.max_slots
-        return cell.kind == "sync" and (cell.task == "noop" or is_small)
+        return cell.kind == "sync" and self._slots(cell) is not None
 
     def launch(self, cell: Cell, python: str) -> Launch:
-        slots = self.noop_slots if cell.task == "noop" else cell.slots
+        slots = self._slots(cell)
         app = "benchmarks.apps.late" if self.late else "benchmarks.apps.plain"
         return celery_worker(python, app, "-P", self.pool, "-c", str(slots))
 
     def wire(self, cell: Cell, place: Place) -> Wire:
         return celery_wire(cell, place)
+
+    def _slots(self, cell: Cell) -> int | None:
+        """What it runs at once; None for what it is not given."""
+        match cell.task:
+            case "noop":
+                # Needs no room of its own: the pool may be as small as suits it.
+                return self.noop_slots
+            case "model":
+                blocks = self.pool in {"gevent", "eventlet"}
+                return None if self.late or blocks else cell.slots
+            case "nap":
+                return cell.slots if cell.slots <= self.max_slots else None
+            case _:
+                return None
 
 
 # For the no-op each pool has the size at which it was quickest (10, 100 and 1,000 were

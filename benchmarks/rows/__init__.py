@@ -5,6 +5,7 @@ from __future__ import annotations
 from benchmarks.rows.base import Row
 from benchmarks.rows.calls import Calls
 from benchmarks.rows.memory import Memory
+from benchmarks.rows.on_gpu import OnGpu
 from benchmarks.rows.publish import Publish
 from benchmarks.rows.refill import Refill
 from benchmarks.rows.roundtrip import RoundTrip
@@ -21,5 +22,6 @@ ROWS: tuple[Row, ...] = (
     Memory(name="memory-10k", inputs=10_000, in_quick=False),
     Publish(),
     Calls(),
+    OnGpu(),
     *GROWTH,
 )

@@ -6,7 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from benchmarks.model import KINDS, Broker, Cell, Family, Figure, Kind, Measured, TaskName
-from benchmarks.run import Run
+from benchmarks.run import Outcome, Run
+
+RATE = (
+    Figure(key="rate", title="", unit="inputs/s", better="more"),
+    Figure(key="cpu", title="CPU", unit="µs/input", better="less"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,10 +31,7 @@ class Throughput:
     quick_inputs: int | None = 3_000
     families: tuple[Family, ...] | None = None
     kinds: tuple[Kind, ...] = KINDS
-    figures: tuple[Figure, ...] = (
-        Figure(key="rate", title="", unit="inputs/s", better="more"),
-        Figure(key="cpu", title="CPU", unit="µs/input", better="less"),
-    )
+    figures: tuple[Figure, ...] = RATE
 
     def cells(self, broker: Broker, *, quick: bool) -> Iterator[Cell]:
         inputs = self.quick_inputs if quick else self.inputs
@@ -54,13 +56,18 @@ class Throughput:
         keys = run.publish(run.cell.inputs)
         run.start()
         outcome = run.follow(len(keys), run.results.count)
-        figures = {}
-        if outcome.count:
-            cpu = run.node.cpu() - run.cpu_at_first
-            figures["rate"] = outcome.count / (outcome.at - run.probe.starts()[0])
-            if run.node.exit_code is None:
-                figures["cpu"] = cpu / outcome.count * 1_000_000
-        return run.measured(figures, keys, outcome.reason, results=outcome.count)
+        return run.measured(rate_of(run, outcome), keys, outcome.reason, results=outcome.count)
+
+
+def rate_of(run: Run, outcome: Outcome) -> dict[str, float]:
+    """The figures of :data:`RATE`."""
+    figures = {}
+    if outcome.count:
+        cpu = run.node.cpu() - run.cpu_at_first
+        figures["rate"] = outcome.count / (outcome.at - run.probe.starts()[0])
+        if run.node.exit_code is None:
+            figures["cpu"] = cpu / outcome.count * 1_000_000
+    return figures
 
 
 #: How many sleep at once in the rows of growth; 1,000 are a row of their own, with everybody in it.
