@@ -78,8 +78,8 @@ class Batches:
         loop = asyncio.get_running_loop()
         line = self._lines.get(loop)
         if line is None:
-            line = self._lines[loop] = Line(loop, self._call, self._rule)
-        outcome = await line.join(element)
+            line = self._lines[loop] = Line(self._call, self._rule)
+        outcome = await line.join(loop, element)
         if isinstance(outcome, Raised):
             # The same error for all: each one's traceback begins where the function raised it.
             raise outcome.error.with_traceback(outcome.traceback)
@@ -101,29 +101,31 @@ class Raised:
 
 
 class Line:
-    """What waits on one event loop, and the call that runs; touched on that loop's thread only."""
+    """What waits on one event loop, and the call that runs; touched on that loop's thread only.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, call: Call, rule: Rule) -> None:
-        self._loop = loop
+    It must not keep the loop, by which it is found and with which it is to go.
+    """
+
+    def __init__(self, call: Call, rule: Rule) -> None:
         self._call = call
         self._rule = rule
         self._waiting: deque[tuple[Any, asyncio.Future[Any]]] = deque()
         self._is_running = False
         self._timer: asyncio.Handle | None = None
 
-    def join(self, element: Any) -> asyncio.Future[Any]:
+    def join(self, loop: asyncio.AbstractEventLoop, element: Any) -> asyncio.Future[Any]:
         """Stand in line; the future gets the element's outcome."""
-        future: asyncio.Future[Any] = self._loop.create_future()
+        future: asyncio.Future[Any] = loop.create_future()
         self._waiting.append((element, future))
         if not self._is_running:
             if len(self._waiting) >= self._rule.max_batch_size:
-                self._begin()
+                self._begin(loop)
             elif self._timer is None:
                 # With 0, too, it waits for what the loop has ready now.
-                self._timer = self._loop.call_later(self._rule.max_wait, self._begin)
+                self._timer = loop.call_later(self._rule.max_wait, self._begin, loop)
         return future
 
-    def _begin(self) -> None:
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -132,12 +134,12 @@ class Line:
             return
         self._is_running = True
         try:
-            running = self._call.start(self._loop, [element for element, _ in batch])
+            running = self._call.start(loop, [element for element, _ in batch])
         except Exception as error:  # no thread to be had
             self._is_running = False
             _settle(batch, Raised.of(error))
             return
-        running.add_done_callback(lambda running: self._end(batch, running))
+        running.add_done_callback(lambda running: self._end(loop, batch, running))
 
     def _next(self) -> list[tuple[Any, asyncio.Future[Any]]]:
         """Those that wait longest and have not been cancelled since."""
@@ -149,11 +151,14 @@ class Line:
         return batch
 
     def _end(
-        self, batch: list[tuple[Any, asyncio.Future[Any]]], running: asyncio.Future[Any]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        batch: list[tuple[Any, asyncio.Future[Any]]],
+        running: asyncio.Future[Any],
     ) -> None:
         self._is_running = False
         # The next call first: a device should not idle while these go on.
-        self._begin()
+        self._begin(loop)
         if running.cancelled():  # with its loop
             for _, future in batch:
                 future.cancel()

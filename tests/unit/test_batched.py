@@ -353,6 +353,18 @@ def test_a_loop_after_another_and_one_beside_another_get_their_results(calls: Ca
     assert len(calls.threads) == 1
 
 
+def test_a_loop_that_is_closed_is_not_kept(calls: Calls) -> None:
+    negate = negated(calls)
+    calls.end()
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(negate(1))
+    loop.close()
+    gone = weakref.ref(loop)
+    del loop
+    gc.collect()
+    assert gone() is None
+
+
 def test_it_works_on_uvloop(calls: Calls) -> None:
     uvloop = pytest.importorskip("uvloop")
     negate = negated(calls)
