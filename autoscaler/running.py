@@ -81,8 +81,10 @@ def run(app: Any, name: str, options: Options) -> None:
     Raises:
         ConcurrencyError: it cannot start; nothing was started.
     """
-    app.log.setup(loglevel=options.loglevel)
+    # In a worker's order: logging shows Celery's deprecations, and a worker has its tasks by then.
     app.loader.import_default_modules()
+    app.finalize()
+    app.log.setup(loglevel=options.loglevel)
     fleets = fleets_of(app, options=options.knobs)
     if not fleets:
         raise ConfigurationError(

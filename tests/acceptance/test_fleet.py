@@ -71,6 +71,7 @@ def test_a_hundred_inputs_bring_five_nodes_one_more_a_sixth_and_then_they_leave(
     fleets.signal(signal.SIGINT)
     assert fleets.wait(30) == 0
     assert nodes_of(project) == []
+    assert "DeprecationWarning" not in fleets.log(), "no worker says so of the same app"
 
 
 def test_what_a_killed_node_had_runs_on_the_next_one(
