@@ -5,7 +5,7 @@ Decorate a task with :func:`concurrent`, start ``celery -A app worker -P concurr
 
 from __future__ import annotations
 
-from celery_concurrent.batching import batched
+from celery_concurrent.batches.decorator import batched
 from celery_concurrent.bulk.calls import Arguments
 from celery_concurrent.bulk.mapping import TaskMap, task_map
 from celery_concurrent.client import acall, aresult

@@ -17,6 +17,7 @@ from celery.worker import state as worker_state
 from kombu.asynchronous import get_event_loop
 
 from celery_concurrent import control, logs
+from celery_concurrent.batches import stuck
 from celery_concurrent.inputlogs import InputLogs
 from celery_concurrent.pool import spans
 from celery_concurrent.pool.deadlines import Deadlines
@@ -121,6 +122,8 @@ class NodePool(BasePool):
         self._hops.install()
         self._shortcuts.install()
         control.attach(self)
+        drain = partial(self.inbox.post, _drain_node)
+        stuck.attach(stuck.Watch(timeout=self.settings.stuck_timeout, drain=drain))
         logs.keep(self.logs)
         if self._is_without_hub:
             self.inbox.start_thread()
@@ -277,6 +280,7 @@ class NodePool(BasePool):
         self._hops.uninstall()
         self.inbox.close()
         control.detach(self)
+        stuck.detach()
         logs.keep(None)
         for closed in self.on_closed:
             closed()

@@ -79,10 +79,11 @@ def memory_of(device: Device) -> int:
     return device.memory.total
 
 
-def processes_on(device: Device) -> set[int]:
+def memory_by_process(device: Device) -> dict[int, int]:
+    """What each process has of it; a driver in a container may tell of other numbers."""
     with Reader() as reader:
         (now,) = [d for d in reader.read().devices if d.uuid == device.uuid]
-    return {process.pid for process in now.processes or ()}
+    return {process.pid: process.memory or 0 for process in now.processes or ()}
 
 
 def test_a_forked_node_sees_the_device_that_it_is_pinned_to_and_no_other(
@@ -113,16 +114,15 @@ def test_nodes_that_share_a_device_are_both_on_it_and_leave_nothing(
     fleet_project: MakeFleetProject, start: Start, device: Device, tmp_path: Path
 ) -> None:
     project, flag = fleet_project(SOURCE), tmp_path / "flag"
-    before = processes_on(device)
     fleets = start(project, "--nodes-per-gpu", "2", "--max-nodes", "2")
     held = [project.tasks.use.delay(GIB, str(flag)) for _ in range(8)]
     status = fleets.wait_for_status("q", lambda s: s["running"] == 8)
     pids = {node["pid"] for node in status["nodes"]}
-    wait_for(lambda: processes_on(device) >= pids, what="both in the driver's list")
+    wait_for(lambda: memory_by_process(device).keys() >= pids, what="both in the driver's list")
     flag.touch()
     assert {result.get(timeout=30)[0] for result in held} == pids
     fleets.wait_for_status("q", lambda s: s["nodes"] == [])
-    wait_for(lambda: processes_on(device) == before, what="an empty device")
+    wait_for(lambda: not memory_by_process(device).keys() & pids, what="the device without them")
 
 
 def test_little_memory_holds_the_node_at_target_until_it_is_back(
@@ -152,9 +152,10 @@ def test_a_killed_nodes_memory_is_there_for_the_node_that_takes_its_place(
 ) -> None:
     project, flag = fleet_project(SOURCE), tmp_path / "flag"
     fleets = start(project, "--min-nodes", "1", "--max-nodes", "1")
-    held = project.tasks.use.delay(round(memory_of(device) * 0.8), str(flag))
+    size = round(memory_of(device) * 0.8)
+    held = project.tasks.use.delay(size, str(flag))
     (node,) = fleets.wait_for_status("q", lambda s: s["running"] == 1)["nodes"]
-    wait_for(lambda: node["pid"] in processes_on(device), what="its memory")
+    wait_for(lambda: memory_by_process(device).get(node["pid"], 0) >= size, what="its memory")
     os.kill(node["pid"], signal.SIGKILL)
     flag.touch()
     assert held.get(timeout=60)[0] != node["pid"]
@@ -218,6 +219,6 @@ except Exception as error:
 """
     env: dict[str, Any] = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False
     )
     assert done.stdout.strip().endswith("|True"), done.stdout + done.stderr

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded
 
 from tests.services.fixtures import MakeProject, StartNode
 from tests.services.project import Broker, Project
@@ -57,6 +57,23 @@ async def fragile(texts):
         open(__file__ + ".tried", "w").close()
         raise ConnectionError("the server is down")
     return [ValueError(f"cannot read {text!r}") if text == "bad" else text for text in texts]
+
+@batched(max_batch_size=8)
+def breaks(numbers):
+    raise LookupError("nothing is there")
+
+@app.task(queue="work", name="recovers")
+@concurrent(max_inputs=20)
+async def recovers(number):
+    try:
+        return await breaks(number)
+    except LookupError:
+        # Each at its own time, and longer than others take to settle.
+        await asyncio.sleep(0.05 * number)
+        note("recovered")
+        if number % 2:
+            raise
+        return number
 
 @service(app, queue="models", name="model")
 @concurrent(max_inputs=20)
@@ -124,9 +141,30 @@ def test_one_bad_element_fails_alone_and_an_error_of_the_call_is_retried_by_each
     assert str(told[1]) == "cannot read 'bad'"
 
 
-@pytest.mark.parametrize("how", ["revoked", "hard limit", "soft limit"])
+def test_inputs_of_a_call_that_failed_each_go_on_in_their_own_time(
+    project: Project, celery_node: StartNode, pool: str
+) -> None:
+    """Celery clears the frames of an error that it has stored: they must be that input's own."""
+    results = [project.tasks.recovers.delay(number) for number in range(8)]
+    celery_node(project, "-Q", "work", pool=pool)
+    told = [outcome(result) for result in results]
+    assert told[::2] == [0, 2, 4, 6]
+    assert {(type(error), str(error)) for error in told[1::2]} == {
+        (LookupError, "nothing is there")
+    }
+    assert _all(Notes(project)).count("recovered") == 8
+
+
+@pytest.mark.parametrize(
+    ("how", "kind"),
+    [
+        ("revoked", TaskRevokedError),
+        ("hard limit", TimeLimitExceeded),
+        ("soft limit", SoftTimeLimitExceeded),
+    ],
+)
 def test_an_input_that_is_ended_leaves_its_batch_and_the_others_go_on(
-    project: Project, celery_node: StartNode, tmp_path: Path, how: str
+    project: Project, celery_node: StartNode, tmp_path: Path, how: str, kind: type[Exception]
 ) -> None:
     holds, notes = project.tasks.holds, Notes(project)
     node = celery_node(project, "-Q", "work")
@@ -143,8 +181,7 @@ def test_an_input_that_is_ended_leaves_its_batch_and_the_others_go_on(
         notes.wait(result.id, "started")
     if how == "revoked":
         ended.revoke(terminate=True)
-    error = outcome(ended)
-    assert isinstance(error, BaseException)
+    assert isinstance(outcome(ended), kind)
     second.touch()
     first.touch()
     assert outcome(ahead) == [str(first), ahead.id]
@@ -163,7 +200,7 @@ def test_a_warm_stop_waits_for_the_call_and_a_hung_one_does_not_keep_the_process
     waited = holds.delay(str(flag))
     wait_for(lambda: "call 1" in _all(notes), what="the call")
     node.signal(signal.SIGTERM)
-    time.sleep(0.3)
+    node.wait_for_log("Warm shutdown")
     assert node.running
     flag.touch()
     assert node.wait() == 0
@@ -171,9 +208,24 @@ def test_a_warm_stop_waits_for_the_call_and_a_hung_one_does_not_keep_the_process
 
     node = celery_node(project, "-Q", "work", name="second@localhost")
     hung = holds.apply_async((str(tmp_path / "never"),), time_limit=0.5)
-    assert isinstance(outcome(hung), BaseException)
+    assert isinstance(outcome(hung), TimeLimitExceeded)
+    node.wait_for_log("a call of until runs on though nobody waits for it")
     node.signal(signal.SIGTERM)
     assert node.wait() == 0
+
+
+def test_a_hung_call_makes_the_node_leave_as_a_hung_input_does(
+    celery_project: MakeProject, celery_node: StartNode, redis_broker: Broker, tmp_path: Path
+) -> None:
+    settings = "app.conf.concurrent_stuck_timeout = 1.5"
+    project = celery_project(f"{SOURCE}\n{settings}\n", broker=redis_broker)
+    node = celery_node(project, "-Q", "work")
+    hung = [project.tasks.holds.apply_async((str(tmp_path / "never"),), time_limit=0.5)]
+    hung.append(project.tasks.holds.apply_async((str(tmp_path / "never"),), time_limit=0.5))
+    for result in hung:
+        assert isinstance(outcome(result), TimeLimitExceeded)
+    assert node.wait() == 1
+    assert "a call of until is stuck: draining this node, to be replaced" in node.log()
 
 
 def _all(notes: Notes) -> list[str]:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
+import copy
+import functools
 import gc
 import inspect
+import pickle
+import subprocess
+import sys
 import threading
+import time
+import traceback
 import weakref
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from celery_concurrent import BatchError, ConfigurationError, batched, concurrent
+from celery_concurrent.batches import stuck
 
 
 class Calls:
@@ -82,24 +92,52 @@ def test_what_the_loop_has_ready_goes_together(calls: Calls) -> None:
     assert calls.seen == [[0, 1, 2, 3], [4, 5]]
 
 
+class Clock(asyncio.SelectorEventLoop):
+    """An event loop whose time the test sets."""
+
+    now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+    async def turns(self, until: Callable[[], object] = lambda: False, most: int = 20) -> None:
+        """Some turns, until something holds; with ``most`` a million it is waited for."""
+        for _ in range(most):
+            if until():
+                return
+            await asyncio.sleep(0)
+
+
 def test_the_first_waits_for_others_as_long_as_it_was_told(calls: Calls) -> None:
-    negate = negated(calls, max_wait=0.2)
+    negate = negated(calls, max_wait=100)
     calls.end(3)
+    loop = Clock()
 
     async def main() -> None:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
         first = asyncio.create_task(negate(1))
-        await asyncio.sleep(0.02)
-        await asyncio.gather(first, negate(2))
-        assert loop.time() - began >= 0.2
-        # A full batch waits for nothing.
-        began = loop.time()
-        await asyncio.gather(*map(negate, range(4)))
-        assert loop.time() - began < 0.2
+        await loop.turns()
+        loop.now = 60
+        second = asyncio.create_task(negate(2))
+        await loop.turns()
+        assert calls.seen == []
+        loop.now = 100.1
+        await loop.turns(lambda: first.done() and second.done(), most=1_000_000)
+        assert calls.seen == [[1, 2]]
+        # A full batch waits for nothing; a cancelled one does not fill it.
+        dropped = asyncio.create_task(negate(3))
+        await loop.turns()
+        dropped.cancel()
+        full = [asyncio.create_task(negate(number)) for number in range(3)]
+        await loop.turns()
+        assert calls.seen == [[1, 2]]
+        full.append(asyncio.create_task(negate(3)))
+        await loop.turns(lambda: all(task.done() for task in full), most=1_000_000)
+        assert calls.seen == [[1, 2], [0, 1, 2, 3]]
 
-    asyncio.run(main())
-    assert calls.seen == [[1, 2], [0, 1, 2, 3]]
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.close()
 
 
 def test_a_cancelled_element_is_left_out_and_the_others_go_on(calls: Calls) -> None:
@@ -154,24 +192,68 @@ def test_what_the_function_raises_is_raised_for_all_of_its_call_and_no_other() -
     assert others == [2, 3]
 
 
-def test_each_ones_traceback_begins_where_the_function_raised_and_does_not_grow() -> None:
-    @batched(max_batch_size=50)
-    def fails(numbers: list[int]) -> list[int]:
-        raise ValueError
+class OddError(Exception):
+    """Its copy cannot be made from its arguments."""
 
-    depths = []
+    def __init__(self, number: int, *, why: str) -> None:
+        super().__init__(f"{number}: {why}")
+        self.why = why
+
+
+@pytest.mark.parametrize("how", ["raised", "returned"])
+@pytest.mark.parametrize("error", [ValueError("no"), OddError(3, why="no")])
+def test_each_caller_has_an_error_of_its_own(how: str, error: Exception) -> None:
+    """Who handles one may clear the frames it came through: Celery does."""
+
+    @batched(max_batch_size=50)
+    def fails(numbers: list[int]) -> list[Exception]:
+        if how == "raised":
+            raise error from LookupError("why")
+        return [error] * len(numbers)
+
+    seen: list[BaseException] = []
+    depths: set[int] = set()
 
     async def one(number: int) -> None:
         try:
             await fails(number)
-        except ValueError as error:
-            depths.append(len(inspect.getinnerframes(error.__traceback__)))  # type: ignore[arg-type]
+        except Exception as raised:
+            await asyncio.sleep(0.001 * number)  # as what an `async with` does at its end
+            seen.append(raised)
+            frames = list(traceback.walk_tb(raised.__traceback__))
+            depths.add(len(frames))
+            traceback.clear_frames(raised.__traceback__)
 
     async def main() -> None:
-        await asyncio.gather(*map(one, range(50)))
+        await asyncio.wait_for(asyncio.gather(*map(one, range(5))), 10)
 
     asyncio.run(main())
-    assert len(set(depths)) == 1
+    assert len({id(raised) for raised in seen}) == 5
+    assert {(type(raised), str(raised)) for raised in seen} == {(type(error), str(error))}
+    assert len(depths) == 1
+    if how == "raised":
+        assert {str(raised.__cause__) for raised in seen} == {"why"}
+    if isinstance(error, OddError):
+        assert {raised.why for raised in seen if isinstance(raised, OddError)} == {"no"}
+
+
+def test_an_error_that_cannot_be_copied_is_told_by_another() -> None:
+    class UncopiedError(Exception):
+        def __new__(cls, *_: object) -> UncopiedError:
+            if seen:
+                raise RuntimeError("one is enough")
+            seen.append(True)
+            return super().__new__(cls)
+
+    seen: list[bool] = []
+
+    @batched(max_batch_size=2)
+    def fails(numbers: list[int]) -> list[int]:
+        raise UncopiedError
+
+    with pytest.raises(BatchError, match="cannot be copied for each caller") as caught:
+        asyncio.run(fails(1))
+    assert isinstance(caught.value.__cause__, UncopiedError)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +291,215 @@ def test_whatever_is_raised_nobody_waits_for_good(kind: str, error: type[BaseExc
     assert len(seen) == 3
     expected = RuntimeError if error is StopIteration else error
     assert {type(raised) for raised in seen} == {expected}
+
+
+def test_a_call_that_is_cancelled_by_what_it_awaits_is_an_error_and_no_cancellation() -> None:
+    @batched(max_batch_size=2)
+    async def fails(numbers: list[int]) -> list[int]:
+        task = asyncio.ensure_future(asyncio.sleep(10))
+        asyncio.get_running_loop().call_soon(task.cancel)
+        await task
+        return numbers
+
+    async def main() -> list[Any]:
+        return list(await asyncio.gather(fails(1), fails(2), return_exceptions=True))
+
+    for error in asyncio.run(main()):
+        assert isinstance(error, BatchError)
+        assert str(error) == "a call of fails was cancelled"
+        assert isinstance(error.__cause__, asyncio.CancelledError)
+
+
+def test_a_function_that_awaits_itself_is_told() -> None:
+    @batched(max_batch_size=2)
+    async def again(numbers: list[int]) -> list[int]:
+        return [await again(number) for number in numbers]
+
+    with pytest.raises(BatchError, match="again awaits itself"):
+        asyncio.run(asyncio.wait_for(again(1), 10))
+
+
+def test_a_call_that_only_its_coroutine_refers_to_is_not_collected() -> None:
+    @batched(max_batch_size=1)
+    async def waits(numbers: list[int]) -> list[int]:
+        future = asyncio.get_running_loop().create_future()
+        futures.append(weakref.ref(future))
+        return [await future]
+
+    futures: list[weakref.ref[asyncio.Future[int]]] = []
+
+    async def main() -> int:
+        waiting = asyncio.ensure_future(waits(1))
+        await asyncio.sleep(0.01)
+        gc.collect()
+        future = futures[0]()
+        assert future is not None, "its task was collected"
+        future.set_result(7)
+        return await waiting
+
+    assert asyncio.run(asyncio.wait_for(main(), 10)) == 7
+
+
+def test_what_is_cancelled_under_a_hung_call_is_let_go_and_the_call_is_told_of(
+    calls: Calls, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stuck, "DEAF_AFTER", 0.01)
+
+    class Big:
+        def __neg__(self) -> int:
+            return 0
+
+    bigs: list[weakref.ref[Big]] = []
+
+    @batched(max_batch_size=4)
+    def hangs(elements: list[Any]) -> list[Any]:
+        return calls(elements)
+
+    async def one() -> None:
+        big = Big()
+        bigs.append(weakref.ref(big))
+        await hangs(big)
+
+    async def main() -> None:
+        first = asyncio.create_task(hangs(1))
+        await calls.begun(1)
+        others = [asyncio.create_task(one()) for _ in range(3)]
+        await asyncio.sleep(0)
+        for task in (first, *others):
+            task.cancel()
+        await asyncio.gather(first, *others, return_exceptions=True)
+        del task, others
+        await asyncio.sleep(0)  # this turn has what gather returned
+        gc.collect()
+        assert [big() for big in bigs] == [None] * 3
+        await asyncio.sleep(5 * stuck.DEAF_AFTER)
+        calls.end()
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+    (record,) = caplog.records
+    told = "a call of hangs runs on though nobody waits for it: elements=1 waiting=0"
+    assert record.getMessage() == told
+
+
+def test_a_call_that_cannot_be_started_fails_and_none_behind_it_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @batched(max_batch_size=1)
+    def echo(numbers: list[int]) -> list[int]:
+        return numbers
+
+    def start(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main() -> list[Any]:
+        return list(await asyncio.gather(*map(echo, range(3)), return_exceptions=True))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_thread, "start_new_thread", start)
+        assert [str(e) for e in asyncio.run(main())] == ["can't start new thread"] * 3
+    assert asyncio.run(main()) == [0, 1, 2]
+
+
+def test_none_is_forgotten_behind_a_call_that_cannot_be_started() -> None:
+    may_end = asyncio.Event()
+
+    @batched(max_batch_size=2)
+    async def echo(numbers: list[int]) -> list[int]:
+        await may_end.wait()
+        return numbers
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no more tasks")
+
+    async def main() -> list[Any]:
+        tasks = [asyncio.create_task(echo(number)) for number in range(7)]
+        await asyncio.sleep(0.01)
+        asyncio.get_running_loop().set_task_factory(refuse)
+        may_end.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        asyncio.get_running_loop().set_task_factory(None)
+        return [task.exception() or task.result() for task in tasks]
+
+    first, second, *others = asyncio.run(main())
+    assert (first, second) == (0, 1)
+    assert [str(error) for error in others] == ["no more tasks"] * 5
+
+
+def awaiting(function: Any) -> Any:
+    @functools.wraps(function)
+    async def wrapper(*args: Any) -> Any:
+        return await function(*args)
+
+    return wrapper
+
+
+def giving(function: Any) -> Any:
+    @functools.wraps(function)
+    def wrapper(*args: Any) -> Any:
+        return function(*args)
+
+    return wrapper
+
+
+def elsewhere(function: Any) -> Any:
+    @functools.wraps(function)
+    async def wrapper(*args: Any) -> Any:
+        return await asyncio.to_thread(function, *args)
+
+    return wrapper
+
+
+class Wrapped:
+    @batched(max_batch_size=2)
+    @awaiting
+    async def awaited(self, numbers: list[int]) -> list[int]:
+        return numbers
+
+    @batched(max_batch_size=2)
+    @giving
+    async def given(self, numbers: list[int]) -> list[int]:
+        return numbers
+
+    @batched(max_batch_size=2)
+    @elsewhere
+    def threaded(self, numbers: list[int]) -> list[int]:
+        return numbers
+
+    @staticmethod
+    @batched(max_batch_size=2)
+    @giving
+    async def static(numbers: list[int]) -> list[int]:
+        return numbers
+
+    @classmethod
+    @batched(max_batch_size=2)
+    def of_class(cls, numbers: list[int]) -> list[int]:
+        return numbers
+
+
+@pytest.mark.parametrize("name", ["awaited", "given", "threaded", "static", "of_class"])
+def test_decorators_below_and_above_it_may_be_of_any_kind(name: str) -> None:
+    assert asyncio.run(asyncio.wait_for(getattr(Wrapped(), name)(3), 10)) == 3
+
+
+def test_what_runs_at_the_exit_of_the_process_may_call() -> None:
+    code = """
+import atexit
+atexit.register(lambda: print(asyncio.run(double(4))))  # the first is the last to run
+
+import asyncio
+from celery_concurrent import batched
+
+@batched(max_batch_size=2)
+def double(numbers):
+    return [2 * number for number in numbers]
+
+print(asyncio.run(double(1)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True
+    )
+    assert done.stdout.split() == ["2", "8"]
 
 
 def test_an_exception_among_the_results_is_its_elements_alone() -> None:
@@ -325,7 +616,84 @@ def test_each_instance_has_calls_of_its_own_and_goes_when_nobody_has_it() -> Non
     assert gone() is None
 
 
-def test_an_instance_without_a_dict_is_refused_by_name() -> None:
+class Base:
+    @batched(max_batch_size=10)
+    async def tell(self, numbers: list[int]) -> list[str]:
+        return [f"base {number}" for number in numbers]
+
+
+class Derived(Base):
+    @batched(max_batch_size=10)
+    async def tell(self, numbers: list[int]) -> list[str]:
+        told = [super(Derived, self).tell(number) for number in numbers]
+        return [f"derived, {base}" for base in await asyncio.gather(*told)]
+
+
+def test_a_method_and_the_one_it_overrides_have_calls_of_their_own() -> None:
+    derived = Derived()
+
+    async def main() -> list[str]:
+        return [await derived.tell(1), await Base.tell(derived, 2), await derived.tell(3)]
+
+    told = asyncio.run(asyncio.wait_for(main(), 10))
+    assert told == ["derived, base 1", "base 2", "derived, base 3"]
+
+
+@dataclass  # equal to another one, and so without a hash
+class Settings:
+    factor: int
+
+    @batched(max_batch_size=10)
+    def scale(self, numbers: list[int]) -> list[int]:
+        return [self.factor * number for number in numbers]
+
+
+def test_a_copy_of_an_instance_is_one_of_its_own() -> None:
+    settings = Settings(2)
+
+    async def main() -> list[int]:
+        first = await settings.scale(1)
+        sent = pickle.loads(pickle.dumps(settings))
+        others = [copy.copy(settings), copy.deepcopy(settings), sent]
+        for other in others:
+            other.factor = 100
+        return [first, await Settings(2).scale(1), *[await other.scale(1) for other in others]]
+
+    assert asyncio.run(main()) == [2, 2, 100, 100, 100]
+
+
+class Pair:
+    """Not made for threads: two methods at once would see each other."""
+
+    def __init__(self) -> None:
+        self.inside = 0
+
+    def _alone(self, numbers: list[int]) -> list[int]:
+        self.inside += 1
+        time.sleep(0.01)
+        alone = self.inside == 1
+        self.inside -= 1
+        return [alone for _ in numbers]
+
+    @batched(max_batch_size=1)
+    def embed(self, numbers: list[int]) -> list[int]:
+        return self._alone(numbers)
+
+    @batched(max_batch_size=1)
+    def rank(self, numbers: list[int]) -> list[int]:
+        return self._alone(numbers)
+
+
+def test_no_two_methods_of_an_instance_run_at_once() -> None:
+    pair = Pair()
+
+    async def main() -> list[int]:
+        return await asyncio.gather(*map(pair.embed, range(5)), *map(pair.rank, range(5)))
+
+    assert all(asyncio.run(main()))
+
+
+def test_an_instance_that_cannot_be_watched_is_refused_by_name() -> None:
     class Slotted:
         __slots__ = ()
 
@@ -333,7 +701,7 @@ def test_an_instance_without_a_dict_is_refused_by_name() -> None:
         def double(self, numbers: list[int]) -> list[int]:
             return numbers
 
-    with pytest.raises(ConfigurationError, match="Slotted has __slots__ without __dict__"):
+    with pytest.raises(ConfigurationError, match="Slotted, whose __slots__ leave out __weakref__"):
         asyncio.run(Slotted().double(1))
 
 
@@ -376,20 +744,50 @@ def test_it_works_on_uvloop(calls: Calls) -> None:
             return await asyncio.gather(*map(negate, range(6)))
 
         assert loop.run_until_complete(main()) == [0, -1, -2, -3, -4, -5]
+        assert calls.seen == [[0, 1, 2, 3], [4, 5]]
     finally:
         loop.close()
 
 
-def test_a_loop_that_ends_with_a_call_of_a_coroutine_function_leaves_nothing_running() -> None:
+def test_a_loop_that_ends_ends_a_call_of_a_coroutine_function() -> None:
+    ended: list[str] = []
+
     @batched(max_batch_size=1)
     async def hangs(numbers: list[int]) -> list[int]:
-        await asyncio.sleep(3600)
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.append("it")
         return numbers
 
-    async def main() -> None:
-        await asyncio.wait({asyncio.create_task(hangs(1))}, timeout=0.01)
+    async def main() -> asyncio.Task[int]:
+        waiting = asyncio.create_task(hangs(1))
+        await asyncio.wait({waiting}, timeout=0.01)
+        return waiting
 
-    asyncio.run(main())
+    waiting = asyncio.run(main())
+    assert waiting.cancelled()
+    assert ended == ["it"]
+
+
+def test_a_loop_that_is_closed_in_the_midst_of_a_call_is_kept_until_the_next_one_at_most(
+    calls: Calls,
+) -> None:
+    negate = negated(calls)
+    loop = asyncio.new_event_loop()
+
+    async def abandon() -> None:
+        asyncio.ensure_future(negate(1))  # noqa: RUF006  # the loop is closed under it
+        await calls.begun(1)
+
+    loop.run_until_complete(abandon())
+    loop.close()
+    calls.end(2)
+    gone = weakref.ref(loop)
+    del loop
+    assert asyncio.run(negate(2)) == -2
+    gc.collect()
+    assert gone() is None
 
 
 def test_the_function_keeps_its_name_and_shows_one_element() -> None:
@@ -422,6 +820,15 @@ def _any(*numbers: int) -> list[int]:
     return list(numbers)
 
 
+def _default(numbers: list[int] = []) -> list[int]:  # noqa: B006  # never called
+    return numbers
+
+
+class Alone:
+    def method(self) -> list[int]:
+        return []
+
+
 def _yields(numbers: list[int]) -> Any:
     yield from numbers
 
@@ -434,10 +841,12 @@ def _yields(numbers: list[int]) -> Any:
         (lambda: batched(max_batch_size=0), "max_batch_size=0 must be an int of 1 or more"),
         (lambda: batched(max_batch_size=True), "max_batch_size=True must be an int"),
         (lambda: batched(max_batch_size=2, max_wait=-1), "max_wait=-1 must be seconds"),
-        (lambda: batched(max_batch_size=2, wait_ms=5), "wait_ms=5 is not a parameter"),  # type: ignore[arg-type]
+        (lambda: batched(max_batch_size=2, wait_ms=5), "it is max_wait here, in seconds"),  # type: ignore[arg-type]
         (lambda: batched(max_batch_size=2)(_yields), "cannot go on the generator _yields"),
         (lambda: batched(max_batch_size=2)(_any), "cannot go on _any(*numbers"),  # type: ignore[arg-type]
         (lambda: batched(max_batch_size=2)(_two), "make each element a tuple"),  # type: ignore[arg-type]
+        (lambda: batched(max_batch_size=2)(_default), "without a default"),
+        (lambda: batched(max_batch_size=2)(Alone.method), "or self and one list"),  # type: ignore[arg-type]
         (lambda: batched(max_batch_size=2)(Model), "cannot go on <class"),  # type: ignore[arg-type]
         (
             lambda: batched(max_batch_size=2)(concurrent(max_inputs=2)(lambda numbers: numbers)),

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from typing import Any, Final, NoReturn, Protocol, TypeVar, cast, overload
+from weakref import ref
 
-from celery_concurrent.batches import Batches, Rule
+from celery_concurrent.batches.calls import Call
+from celery_concurrent.batches.gathering import Batches, Rule
+from celery_concurrent.batches.instances import PerInstance
+from celery_concurrent.batches.thread import ThreadMaker
 from celery_concurrent.errors import ConfigurationError
 from celery_concurrent.marks import mark_of
 
@@ -17,6 +21,12 @@ R = TypeVar("R")
 
 _MISSING: Final = cast(int, object())
 _USAGE: Final = "write @batched(max_batch_size=64) above a function of one list"
+#: What others call these parameters, and what it is here.
+_ELSEWHERE: Final = {
+    "wait_ms": "it is max_wait here, in seconds",
+    "batch_wait_timeout_s": "it is max_wait here",
+    "max_concurrent_batches": "one call runs at a time",
+}
 _POSITIONAL: Final = {
     inspect.Parameter.POSITIONAL_ONLY,
     inspect.Parameter.POSITIONAL_OR_KEYWORD,
@@ -53,21 +63,23 @@ def batched(
     """Turn a function of a list into a coroutine function of one element.
 
     Elements that wait at the same time are handed over in one call, in the order in which they
-    came, and each caller gets its own result. One call runs at a time: a ``def`` always on the
-    same thread, an ``async def`` on the event loop. For a method this holds for each instance.
+    came, and each caller gets its own result. On one event loop, as a node has it, one call runs
+    at a time. A ``def`` is called on a thread of its own, always the same; the methods of an
+    instance share theirs. An ``async def`` is awaited on the event loop.
 
     The function returns an iterable with one result per element, in their order. A result that
     is an exception is raised for its element alone. What the function raises is raised for all
-    elements of the call. An element whose caller is cancelled while it waits is left out.
+    elements of the call, a copy for each. An element whose caller is cancelled while it waits is
+    left out.
 
-    A call belongs to no input: :func:`current_input_id` is None in it, and its log records have
-    no id.
+    In a node a call belongs to no input: :func:`current_input_id` is None in it, and its log
+    records have no id.
 
     Args:
         misplaced: nothing goes here; there to tell what is wrong.
         max_batch_size: the most elements in one call, an int of 1 or more.
-        max_wait: seconds that the first element waits for others while no call runs, 0 or more.
-            What has come while a call ran waits no longer than that call.
+        max_wait: seconds, up to an hour, that the first element waits for others while no call
+            runs. What has come while a call ran waits no longer than that call.
         unknown: nothing goes here; there to tell what is wrong.
 
     Raises:
@@ -80,9 +92,9 @@ def batched(
         )
     if unknown:
         name = next(iter(unknown))
+        hint = _ELSEWHERE.get(name, "which takes max_batch_size and max_wait (seconds)")
         raise ConfigurationError(
-            f"{name}={unknown[name]!r} is not a parameter of @batched, which takes "
-            f"max_batch_size and max_wait (seconds); {_USAGE}"
+            f"{name}={unknown[name]!r} is not a parameter of @batched: {hint}; {_USAGE}"
         )
     if max_batch_size is _MISSING:
         raise ConfigurationError(f"@batched needs max_batch_size; {_USAGE}")
@@ -112,28 +124,51 @@ def _decorate(function: Any, rule: Rule) -> Callable[..., Any]:
 
 
 def _of_all(function: Callable[..., Any], rule: Rule) -> Callable[[], Batches]:
-    batches = Batches(function, rule, name=function.__name__)
+    name = function.__name__
+    call = Call(
+        function, name=name, is_async=_is_async(function), thread=ThreadMaker(f"batched-{name}")
+    )
+    batches = Batches(call, rule)
     return lambda: batches
 
 
 def _of_instances(function: Callable[..., Any], rule: Rule) -> Callable[[Any], Batches]:
-    """For a method: they are kept in the instance, and go with it."""
-    name = f"_batches_of_{function.__name__}"
+    name, is_async = function.__name__, _is_async(function)
 
-    def find(instance: Any) -> Batches:
-        kept = getattr(instance, "__dict__", None)
-        if kept is None:
-            raise ConfigurationError(
-                f"@batched on {function.__qualname__} keeps something in each instance, and "
-                f"{type(instance).__name__} has __slots__ without __dict__: add it to them"
-            )
-        found: Batches | None = kept.get(name)
-        if found is None:
-            made = Batches(functools.partial(function, instance), rule, name=function.__name__)
-            found = kept.setdefault(name, made)
-        return found
+    def make(instance: Any) -> Batches:
+        # Whoever waits for a result has the instance; what runs for nobody may do without.
+        own = ref(instance)
+        call = Call(
+            lambda elements: function(_there(own), elements),
+            name=name,
+            is_async=is_async,
+            thread=_threads.of(instance),
+        )
+        return Batches(call, rule)
 
-    return find
+    return PerInstance(make).of
+
+
+#: One for all methods of an instance, which so need not be made for threads.
+_threads = PerInstance(lambda instance: ThreadMaker(f"batched-{type(instance).__name__}"))
+
+
+def _there(instance: ref[Any]) -> Any:
+    found = instance()
+    if found is None:
+        raise ReferenceError("nobody waits for this call any more")
+    return found
+
+
+def _is_async(function: Any) -> bool:
+    """Whether calling it gives something to await: it is a coroutine function, or wraps one."""
+    return any(inspect.iscoroutinefunction(one) for one in _wrapped(function))
+
+
+def _wrapped(function: Any) -> Iterator[Any]:
+    while function is not None:
+        yield function
+        function = getattr(function, "__wrapped__", None)
 
 
 def _parameters(function: Any) -> list[inspect.Parameter]:
@@ -154,13 +189,25 @@ def _parameters(function: Any) -> list[inspect.Parameter]:
         raise ConfigurationError(
             f"@batched cannot go on the generator {name}: return a list instead of yielding"
         )
-    parameters = list(inspect.signature(function).parameters.values())
-    outer = name.rpartition(".")[0]
-    is_method = bool(outer) and not outer.endswith("<locals>")
-    most = 2 if is_method else 1
-    if not 1 <= len(parameters) <= most or {p.kind for p in parameters} - _POSITIONAL:
+    signature = inspect.signature(function)
+    parameters = list(signature.parameters.values())
+    if not _are_of_a_list(parameters, is_method=_is_method(name)):
         raise ConfigurationError(
-            f"@batched cannot go on {name}{inspect.signature(function)}, which must take one list, "
-            "or self and one list: for several values per input, make each element a tuple"
+            f"@batched cannot go on {name}{signature}, which must take one list without a default, "
+            "or self and one list: for several values per input, make each element a tuple; "
+            "bind=True does not go with it"
         )
     return parameters
+
+
+def _is_method(qualified_name: str) -> bool:
+    outer = qualified_name.rpartition(".")[0]
+    return bool(outer) and not outer.endswith("<locals>")
+
+
+def _are_of_a_list(parameters: list[inspect.Parameter], *, is_method: bool) -> bool:
+    if any(p.kind not in _POSITIONAL or p.default is not p.empty for p in parameters):
+        return False
+    if is_method and len(parameters) == 1:  # a static one
+        return parameters[0].name not in {"self", "cls"}
+    return len(parameters) == (2 if is_method else 1)

@@ -1,0 +1,1 @@
+"""One call for many inputs: what waits while a call runs goes into the next one."""
