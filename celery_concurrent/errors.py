@@ -43,7 +43,7 @@ class BatchError(ConcurrencyError, ValueError):
     """A function below ``@batched`` did not return one result per element.
 
     All elements of that call fail with it. Return a list as long as the one that was given. It
-    also tells of a call that was cancelled, or that awaits itself.
+    also tells of a call that was cancelled by what it awaits, or that hangs.
     """
 
 

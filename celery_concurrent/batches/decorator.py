@@ -64,16 +64,16 @@ def batched(
 
     Elements that wait at the same time are handed over in one call, in the order in which they
     came, and each caller gets its own result. On one event loop, as a node has it, one call runs
-    at a time. A ``def`` is called on a thread of its own, always the same; the methods of an
-    instance share theirs. An ``async def`` is awaited on the event loop.
+    at a time. A ``def`` is called on a thread of its own, always the same, an ``async def`` is
+    awaited on the event loop. For a method this holds for each instance.
 
     The function returns an iterable with one result per element, in their order. A result that
     is an exception is raised for its element alone. What the function raises is raised for all
-    elements of the call, a copy for each. An element whose caller is cancelled while it waits is
-    left out.
+    elements of the call. An element whose caller is cancelled while it waits is left out; a call
+    of an ``async def`` that nobody waits for any more is cancelled.
 
-    In a node a call belongs to no input: :func:`current_input_id` is None in it, and its log
-    records have no id.
+    In a concurrent node a call belongs to no input: :func:`current_input_id` is None in it, and
+    its log records have no id.
 
     Args:
         misplaced: nothing goes here; there to tell what is wrong.
@@ -142,15 +142,11 @@ def _of_instances(function: Callable[..., Any], rule: Rule) -> Callable[[Any], B
             lambda elements: function(_there(own), elements),
             name=name,
             is_async=is_async,
-            thread=_threads.of(instance),
+            thread=ThreadMaker(f"batched-{name}"),
         )
         return Batches(call, rule)
 
     return PerInstance(make).of
-
-
-#: One for all methods of an instance, which so need not be made for threads.
-_threads = PerInstance(lambda instance: ThreadMaker(f"batched-{type(instance).__name__}"))
 
 
 def _there(instance: ref[Any]) -> Any:

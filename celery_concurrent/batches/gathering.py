@@ -5,7 +5,6 @@ What always holds, for each function and event loop:
 1. At most one call runs. Its end starts the next one.
 2. While none runs and something waits, a timer is set, which starts one.
 3. Whoever waits gets an outcome, whatever becomes of the call, or stops waiting.
-4. Nobody's exception is anybody else's: who handles one may clear the frames it has come through.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import threading
 from collections import OrderedDict
 from contextvars import Context
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -22,7 +22,7 @@ from weakref import WeakKeyDictionary
 from celery.utils.log import get_logger
 
 from celery_concurrent.batches import stuck
-from celery_concurrent.batches.calls import Call, Raised, own_copy
+from celery_concurrent.batches.calls import Call, Raised
 from celery_concurrent.errors import BatchError, ConfigurationError
 
 logger = get_logger(__name__)
@@ -77,16 +77,21 @@ class Batches:
 
         Raises:
             Exception: what the function raised or returned for it.
-            BatchError: the function returned something else than a result per element.
+            BatchError: the function returned something else than a result per element, was
+                cancelled by what it awaits, or is stuck.
         """
         loop = asyncio.get_running_loop()
         gathering = self._gatherings.get(loop) or self._gathering_on(loop)
         outcome = await gathering.outcome_of(loop, element)
-        if isinstance(outcome, Raised):
-            raise own_copy(outcome.error).with_traceback(outcome.traceback)
-        if isinstance(outcome, BaseException):
-            raise own_copy(outcome)
-        return outcome
+        if not isinstance(outcome, Raised):
+            return outcome
+        try:
+            if isinstance(outcome.error, asyncio.CancelledError):  # none of the callers was
+                raise BatchError(f"a call of {self._call.name} was cancelled") from outcome.error
+            # All have the same error: each one's traceback begins where it came from.
+            raise outcome.error.with_traceback(outcome.traceback)
+        finally:
+            del outcome  # or this frame and the traceback would keep each other
 
     def _gathering_on(self, loop: asyncio.AbstractEventLoop) -> Gathering:
         with self._lock:
@@ -108,24 +113,18 @@ class Gathering:
         self._waiting: OrderedDict[Waiter, Any] = OrderedDict()
         # The call that runs, which nobody else may hold (asyncio does not), and who is in it.
         self._running: asyncio.Future[Any] | None = None
-        self._batch: dict[Waiter, Any] = {}
+        self._batch: list[Waiter] = []
         self._timer: asyncio.Handle | None = None
-        # Of a call that nobody waits for any more.
+        # Of a call that nobody waits for any more, and what those get who come behind it then.
         self._deadlines: list[asyncio.Handle] = []
+        self._stuck: Raised | None = None
         # Of the callbacks here, which would keep an input's otherwise.
         self._context = Context()
 
     async def outcome_of(self, loop: asyncio.AbstractEventLoop, element: Any) -> Any:
-        """Stand in line until there is an outcome.
-
-        Raises:
-            BatchError: the function awaits itself.
-        """
-        if self._call.is_around:
-            raise BatchError(
-                f"{self._call.name} awaits itself, which would wait for the call that it is in: "
-                "call a function that is not batched"
-            )
+        """Stand in line until there is an outcome."""
+        if self._stuck is not None:
+            return self._stuck
         waiter: Waiter = loop.create_future()
         self._waiting[waiter] = element
         if self._running is None:
@@ -152,8 +151,12 @@ class Gathering:
 
     def _expect_end(self, loop: asyncio.AbstractEventLoop) -> None:
         """Nobody waits for the call that runs: should it not end, the process may be stuck."""
+        if self._deadlines:
+            return
+        if self._call.is_async and self._running is not None:
+            self._running.cancel()  # as a hard limit cancels an async input
         after, watch = loop.call_later, stuck.current()
-        self._deadlines.append(after(stuck.DEAF_AFTER, self._report_deaf, context=self._context))
+        self._deadlines = [after(stuck.DEAF_AFTER, self._report_deaf, context=self._context)]
         if watch is not None:
             self._deadlines.append(
                 after(watch.timeout, self._report_stuck, watch, context=self._context)
@@ -171,6 +174,10 @@ class Gathering:
         logger.critical(
             "a call of %s is stuck: draining this node, to be replaced", self._call.name
         )
+        # Those behind it have to end, or the node would wait for them.
+        self._stuck = Raised.of(BatchError(f"a call of {self._call.name} before this is stuck"))
+        waiting, self._waiting = list(self._waiting), OrderedDict()
+        _settle(waiting, self._stuck)
         watch.drain()
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -178,15 +185,14 @@ class Gathering:
             self._timer.cancel()
             self._timer = None
         while batch := self._next():
+            waiters = list(batch)
             try:
                 running = self._call.start(loop, list(batch.values()))
             except Exception as error:  # no thread to be had
-                _settle(batch, Raised.of(error))
+                _settle(waiters, Raised.of(error))
                 continue
-            self._running, self._batch = running, batch
-            running.add_done_callback(
-                lambda running: self._end(loop, running), context=self._context
-            )
+            self._running, self._batch = running, waiters
+            running.add_done_callback(partial(self._end, loop, waiters), context=self._context)
             return
 
     def _next(self) -> dict[Waiter, Any]:
@@ -198,16 +204,22 @@ class Gathering:
             del self._waiting[waiter]
         return batch
 
-    def _end(self, loop: asyncio.AbstractEventLoop, running: asyncio.Future[Any]) -> None:
-        batch, self._batch, self._running = self._batch, {}, None
+    def _end(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        batch: list[Waiter],
+        running: asyncio.Future[Any],
+    ) -> None:
+        self._batch, self._running, self._stuck = [], None, None
         while self._deadlines:
             self._deadlines.pop().cancel()
         # The next call first: a device should not idle while these go on.
         self._begin(loop)
-        _settle(batch, self._call.cancelled() if running.cancelled() else running.result())
+        cancelled = Raised.of(asyncio.CancelledError())  # before it had begun
+        _settle(batch, cancelled if running.cancelled() else running.result())
 
 
-def _settle(batch: dict[Waiter, Any], outcome: list[Any] | Raised) -> None:
+def _settle(batch: list[Waiter], outcome: list[Any] | Raised) -> None:
     outcomes = [outcome] * len(batch) if isinstance(outcome, Raised) else outcome
     for waiter, one in zip(batch, outcomes, strict=True):
         if not waiter.done():  # its caller may have been cancelled

@@ -26,15 +26,16 @@ _watches: list[Watch] = []
 
 
 def attach(watch: Watch) -> None:
-    """Make this the process's."""
-    _watches[:] = [watch]
+    """A node has started."""
+    _watches.append(watch)
 
 
-def detach() -> None:
-    """The node has stopped."""
-    _watches.clear()
+def detach(watch: Watch) -> None:
+    """It has stopped, or never started."""
+    if watch in _watches:
+        _watches.remove(watch)
 
 
 def current() -> Watch | None:
     """The node's, where this process is one."""
-    return _watches[0] if _watches else None
+    return _watches[-1] if _watches else None

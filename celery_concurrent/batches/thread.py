@@ -9,19 +9,11 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 from weakref import finalize
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """A call, and the future on its loop that gets what it returns."""
-
-    call: Callable[[], Any]
-    future: asyncio.Future[Any]
-    loop: asyncio.AbstractEventLoop
+Order = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", Callable[[], Any]]
 
 
 class CallThread:
@@ -49,7 +41,7 @@ class CallThread:
     def run(self, loop: asyncio.AbstractEventLoop, call: Callable[[], Any]) -> asyncio.Future[Any]:
         """Make a call, which must not raise; the future gets what it returns."""
         future: asyncio.Future[Any] = loop.create_future()
-        self._orders.put(Order(call=call, future=future, loop=loop))
+        self._orders.put((loop, future, call))
         return future
 
 
@@ -80,14 +72,17 @@ def _serve(name: str, orders: SimpleQueue[Order | None]) -> None:
     if threading.getprofile() is not None:
         sys.setprofile(threading.getprofile())
     while (order := orders.get()) is not None:
-        _make(order)
+        _make(*order)
         del order  # nothing of it may live until the next one comes
 
 
-def _make(order: Order) -> None:
-    returned = order.call()
+def _make(
+    loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], call: Callable[[], Any]
+) -> None:
     with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-        order.loop.call_soon_threadsafe(_give, order.future, returned)
+        loop.call_soon_threadsafe(_give, future, call())
+    # What was raised has this frame, and would be kept by it with what is returned.
+    del loop, future, call
 
 
 def _give(future: asyncio.Future[Any], returned: Any) -> None:

@@ -19,7 +19,7 @@ from kombu.asynchronous import get_event_loop
 from celery_concurrent import control, logs
 from celery_concurrent.batches import stuck
 from celery_concurrent.inputlogs import InputLogs
-from celery_concurrent.pool import spans
+from celery_concurrent.pool import frames, spans
 from celery_concurrent.pool.deadlines import Deadlines
 from celery_concurrent.pool.engine import Engine, Run
 from celery_concurrent.pool.hooks import Hook
@@ -69,6 +69,9 @@ class NodePool(BasePool):
             self.inbox.post,
             stuck_timeout=self.settings.stuck_timeout,
             drain=_drain_node,
+        )
+        self._watch = stuck.Watch(
+            timeout=self.settings.stuck_timeout, drain=partial(self.inbox.post, _drain_node)
         )
         self._hopper = Hopper(self.make_threads("concurrent-io", most=self.settings.io_threads))
         results = None
@@ -121,9 +124,9 @@ class NodePool(BasePool):
     def on_start(self) -> None:
         self._hops.install()
         self._shortcuts.install()
+        frames.install()
         control.attach(self)
-        drain = partial(self.inbox.post, _drain_node)
-        stuck.attach(stuck.Watch(timeout=self.settings.stuck_timeout, drain=drain))
+        stuck.attach(self._watch)
         logs.keep(self.logs)
         if self._is_without_hub:
             self.inbox.start_thread()
@@ -276,11 +279,12 @@ class NodePool(BasePool):
             spans.end(input, None)
         self._deadlines.close()
         self._hopper.close()
+        frames.uninstall()
         self._shortcuts.uninstall()
         self._hops.uninstall()
         self.inbox.close()
         control.detach(self)
-        stuck.detach()
+        stuck.detach(self._watch)
         logs.keep(None)
         for closed in self.on_closed:
             closed()

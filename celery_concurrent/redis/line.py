@@ -81,16 +81,12 @@ class Line:
             redis.RedisError: what Redis answers, or that it does not.
         """
         try:
-            return self._read()
-        finally:
-            self._used_at = time.monotonic()
-
-    def _read(self) -> Any:
-        try:
             answer = self._connection.read_response()
         except redis.ResponseError:
             self._is_broken = False
             raise
+        finally:
+            self._used_at = time.monotonic()
         self._is_broken = False
         return answer
 

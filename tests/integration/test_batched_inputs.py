@@ -228,5 +228,20 @@ def test_a_hung_call_makes_the_node_leave_as_a_hung_input_does(
     assert "a call of until is stuck: draining this node, to be replaced" in node.log()
 
 
+def test_inputs_without_a_limit_do_not_hold_the_node_behind_a_hung_call(
+    celery_project: MakeProject, celery_node: StartNode, redis_broker: Broker, tmp_path: Path
+) -> None:
+    settings = "app.conf.concurrent_stuck_timeout = 1.5"
+    project = celery_project(f"{SOURCE}\n{settings}\n", broker=redis_broker)
+    notes, never = Notes(project), str(tmp_path / "never")
+    node = celery_node(project, "-Q", "work")
+    hung = project.tasks.holds.apply_async((never,), time_limit=0.5)
+    wait_for(lambda: "call 1" in _all(notes), what="the call")
+    behind = project.tasks.holds.delay(never)
+    assert isinstance(outcome(hung), TimeLimitExceeded)
+    assert node.wait() == 1
+    assert str(outcome(behind)) == "a call of until before this is stuck"
+
+
 def _all(notes: Notes) -> list[str]:
     return [what for _, what, _ in notes.all()]
