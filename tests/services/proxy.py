@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from collections.abc import Callable
 
 _CHUNK = 65536
 
@@ -18,6 +19,7 @@ class Proxy:
         self._flowing.set()
         self._sockets: set[socket.socket] = set()
         self._left: int | None = None
+        self._counting = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -37,7 +39,7 @@ class Proxy:
                 one.shutdown(socket.SHUT_RDWR)
 
     def cut_after(self, size: int) -> None:
-        """Cut once, when ``size`` bytes more have passed, in both directions together."""
+        """Cut once, when ``size`` bytes more have passed to the server, which gets no more."""
         self._left = size
 
     def close(self) -> None:
@@ -54,20 +56,40 @@ class Proxy:
             except OSError:
                 return
             self._sockets |= {near, far}
-            for source, sink in ((near, far), (far, near)):
-                threading.Thread(target=self._pass_on, args=(source, sink), daemon=True).start()
+            for source, sink, admit in ((near, far, self._admit), (far, near, _all)):
+                threading.Thread(
+                    target=self._pass_on, args=(source, sink, admit), daemon=True
+                ).start()
 
-    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
+    def _admit(self, data: bytes) -> bytes:
+        """What of it may pass to the server.
+
+        A byte too much would be the end of a command, whose answer may be there before the cut.
+        """
+        with self._counting:
+            if self._left is None:
+                return data
+            admitted = data[: self._left]
+            self._left -= len(admitted)
+            if len(admitted) < len(data):
+                self._left = None
+            return admitted
+
+    def _pass_on(
+        self, source: socket.socket, sink: socket.socket, admit: Callable[[bytes], bytes]
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(_CHUNK):
                 self._flowing.wait()
-                sink.sendall(data)
-                if self._left is not None:
-                    self._left -= len(data)
-                    if self._left <= 0:
-                        self._left = None
-                        self.cut()
+                admitted = admit(data)
+                sink.sendall(admitted)
+                if len(admitted) < len(data):
+                    self.cut()
         for one in (source, sink):
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
             self._sockets.discard(one)
+
+
+def _all(data: bytes) -> bytes:
+    return data
