@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,9 @@ from tests.services.project import Project
 READY = " ready."
 #: A fleet's nodes start so; with both on, each start takes a second longer.
 QUIET = ("--without-gossip", "--without-mingle")
+#: Has it tell its stacks when it does not end.
+_STACKS = str(Path(__file__).parent / "stacks")
+_TELLING = {"PYTHONPATH": os.pathsep.join(filter(None, [_STACKS, os.environ.get("PYTHONPATH")]))}
 
 
 class Node(Process):
@@ -39,7 +43,7 @@ class Node(Process):
             ],
             log_path=project.folder / f"{name.partition('@')[0]}.log",
             cwd=project.folder,
-            env={**project.environ, **(env or {})},
+            env={**project.environ, **_TELLING, **(env or {})},
         )
 
     def wait_until_ready(self, timeout: float = 30.0) -> None:

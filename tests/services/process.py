@@ -63,8 +63,11 @@ class Process:
         try:
             return self._popen.wait(timeout)
         except subprocess.TimeoutExpired:
+            self.signal(signal.SIGURG)  # a node tells its stacks, see stacks/sitecustomize.py
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._popen.wait(1.0)
             raise AssertionError(
-                f"process {self.pid} still runs after {timeout} s; {self.log_tail()}"
+                f"process {self.pid} still runs after {timeout} s; {self.log_tail(300)}"
             ) from None
 
     def stop(self, timeout: float = 10.0) -> int:
