@@ -40,10 +40,7 @@ def concurrent(
         ConfigurationError: at definition time, naming the parameter, the value and the remedy.
     """
     if misplaced:
-        raise ConfigurationError(
-            f"@concurrent got {misplaced[0]!r} without a keyword: it needs its parentheses and "
-            f"its parameters by name; {_USAGE}"
-        )
+        raise marks.without_keyword("@concurrent", misplaced[0], _USAGE)
     if unknown:
         name = next(iter(unknown))
         raise ConfigurationError(
@@ -104,10 +101,7 @@ def scaling(
         ConfigurationError: at definition time, naming the parameter, the value and the remedy.
     """
     if misplaced:
-        raise ConfigurationError(
-            f"@scaling got {misplaced[0]!r} without a keyword: it needs its parentheses and its "
-            f"parameters by name; {_SCALING_USAGE}"
-        )
+        raise marks.without_keyword("@scaling", misplaced[0], _SCALING_USAGE)
     given = {
         "min_nodes": min_nodes,
         "max_nodes": max_nodes,

@@ -102,6 +102,14 @@ def stacked(name: str) -> ConfigurationError:
     )
 
 
+def without_keyword(decorator: str, value: object, usage: str) -> ConfigurationError:
+    """The error for a decorator without its parentheses, or with a parameter by its position."""
+    return ConfigurationError(
+        f"{decorator} got {value!r} without a keyword: it needs its parentheses and its "
+        f"parameters by name; {usage}"
+    )
+
+
 def mark_scaling(target: Any, values: Mapping[str, Any]) -> None:
     """Mark a function, or the class of a service, with the knobs of its fleet.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from celery_concurrent.batches.thread import CallThread
+from celery_concurrent.batches.thread import ThreadMaker
 from celery_concurrent.errors import BatchError
 
 
@@ -28,7 +28,7 @@ class Raised:
 
 
 class Call:
-    """Runs the function: a ``def`` on a thread, an ``async def`` as a task.
+    """Runs the function: a ``def`` on a thread of its own, an ``async def`` as a task.
 
     Both give the list of outcomes, of which each may be :class:`Raised`, or one for all: a future
     takes no StopIteration, and a SystemExit would end its thread, or the loop.
@@ -37,21 +37,13 @@ class Call:
         function: takes a list, returns an iterable with a result for each of its elements.
         name: its name, for people.
         is_async: whether it is to be called on the event loop.
-        thread: gives the thread for one that is not.
     """
 
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        *,
-        name: str,
-        is_async: bool,
-        thread: Callable[[], CallThread],
-    ) -> None:
+    def __init__(self, function: Callable[..., Any], *, name: str, is_async: bool) -> None:
         self.name = name
         self.is_async = is_async
         self._function = function
-        self._thread = thread
+        self._thread = ThreadMaker(f"batched-{name}")
 
     def start(
         self, loop: asyncio.AbstractEventLoop, elements: list[Any]

@@ -11,9 +11,8 @@ from weakref import ref
 from celery_concurrent.batches.calls import Call
 from celery_concurrent.batches.gathering import Batches, Rule
 from celery_concurrent.batches.instances import PerInstance
-from celery_concurrent.batches.thread import ThreadMaker
 from celery_concurrent.errors import ConfigurationError
-from celery_concurrent.marks import mark_of
+from celery_concurrent.marks import mark_of, without_keyword
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -86,10 +85,7 @@ def batched(
         ConfigurationError: at definition time, naming the parameter, the value and the remedy.
     """
     if misplaced:
-        raise ConfigurationError(
-            f"@batched got {misplaced[0]!r} without a keyword: it needs its parentheses and its "
-            f"parameters by name; {_USAGE}"
-        )
+        raise without_keyword("@batched", misplaced[0], _USAGE)
     if unknown:
         name = next(iter(unknown))
         hint = _ELSEWHERE.get(name, "which takes max_batch_size and max_wait (seconds)")
@@ -124,10 +120,7 @@ def _decorate(function: Any, rule: Rule) -> Callable[..., Any]:
 
 
 def _of_all(function: Callable[..., Any], rule: Rule) -> Callable[[], Batches]:
-    name = function.__name__
-    call = Call(
-        function, name=name, is_async=_is_async(function), thread=ThreadMaker(f"batched-{name}")
-    )
+    call = Call(function, name=function.__name__, is_async=_is_async(function))
     batches = Batches(call, rule)
     return lambda: batches
 
@@ -138,12 +131,7 @@ def _of_instances(function: Callable[..., Any], rule: Rule) -> Callable[[Any], B
     def make(instance: Any) -> Batches:
         # Whoever waits for a result has the instance; what runs for nobody may do without.
         own = ref(instance)
-        call = Call(
-            lambda elements: function(_there(own), elements),
-            name=name,
-            is_async=is_async,
-            thread=ThreadMaker(f"batched-{name}"),
-        )
+        call = Call(lambda elements: function(_there(own), elements), name=name, is_async=is_async)
         return Batches(call, rule)
 
     return PerInstance(make).of

@@ -215,8 +215,10 @@ class Gathering:
             self._deadlines.pop().cancel()
         # The next call first: a device should not idle while these go on.
         self._begin(loop)
-        cancelled = Raised.of(asyncio.CancelledError())  # before it had begun
-        _settle(batch, cancelled if running.cancelled() else running.result())
+        if running.cancelled():  # before it had begun
+            _settle(batch, Raised.of(asyncio.CancelledError()))
+        else:
+            _settle(batch, running.result())
 
 
 def _settle(batch: list[Waiter], outcome: list[Any] | Raised) -> None:
