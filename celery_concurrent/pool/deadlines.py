@@ -43,7 +43,8 @@ class Deadlines:
         self._order = itertools.count()
         self._heap: list[tuple[float, int, Deadline]] = []
         self._clean_at = FEW
-        self._changed = threading.Condition(threading.Lock())
+        # Reentrant, for a signal handler that ends inputs on the thread that has just called this.
+        self._changed = threading.Condition(threading.RLock())
         self._thread: threading.Thread | None = None
         self._closed = False
 

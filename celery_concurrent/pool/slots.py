@@ -99,7 +99,9 @@ class Slots(Generic[H]):
         cap: int | None,
         counted: Iterable[str],
     ) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: Celery's cold stop settles inputs in a signal handler, which may come in the
+        # midst of what its own thread does here (5.6 and 5.7). Nothing starts any more by then.
+        self._lock = threading.RLock()
         self.groups: dict[str, Group[H]] = {
             name: Group(name, own.max_inputs, own.target, own.max_inputs)
             for name, own in limits.items()

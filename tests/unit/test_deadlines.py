@@ -139,3 +139,21 @@ def test_after_closing_nobody_is_called(deadlines: Any) -> None:
 
 def test_without_deadlines_there_is_no_thread(deadlines: Any) -> None:
     assert deadlines()._thread is None
+
+
+def test_a_signal_handler_may_set_one_in_the_midst_of_a_call(deadlines: Any) -> None:
+    """As Celery's does in a cold stop, on the thread that it interrupts."""
+    left = [1]
+
+    def interrupted() -> float:  # asked within the lock
+        if left:
+            left.pop()
+            mine.after(60.0, lambda: None)
+        return 100.0
+
+    mine = deadlines(interrupted)
+    calling = threading.Thread(target=mine.after, args=(60.0, lambda: None), daemon=True)
+    calling.start()
+    calling.join(10)
+    assert not calling.is_alive()
+    assert len(mine._heap) == 2
