@@ -71,8 +71,9 @@ class Tracing(Coroutine[Any, Any, Any]):
         """Asked for each exception thrown in at an await: what to raise there in its place."""
         return error
 
-    def ended(self) -> None:
-        """Called when the tracer has returned."""
+    def ended(self, value: Any) -> Any:
+        """Called when the tracer has returned this; gives the coroutine's result."""
+        return value
 
     def send(self, value: Any) -> Any:
         """Run the tracer until its coroutine awaits something, which is returned, or to its end."""
@@ -120,8 +121,7 @@ class Tracing(Coroutine[Any, Any, Any]):
     def _awaited(self, value: Any) -> Any:
         assert self._tracer is not None
         if self._tracer.dead:
-            self.ended()
-            raise StopIteration(value)
+            raise StopIteration(self.ended(value))
         return value
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextvars import Context
+from functools import partial
 from typing import Any
 
 from celery_concurrent.marks import mark_of
 from celery_concurrent.pool.core import NodePool
-from celery_concurrent.pool.engine import Run
 from celery_concurrent.pool.inputs import Input
 from celery_concurrent.pool.loop import AsyncInputs, LoopThread
+from celery_concurrent.pool.runners import Following, Run
 from celery_concurrent.pool.threads import ThreadInterrupter
 
 
@@ -27,11 +28,7 @@ class TaskPool(NodePool):
             self._async_inputs()  # or the first one would wait for the start
 
     def run_sync(self, input: Input, context: Context, run: Run) -> None:
-        def work() -> None:
-            input.interrupter = ThreadInterrupter()
-            context.run(run, input)
-
-        self.threads.submit(work)
+        self.threads.submit(partial(_run_in_turn, [Following(input, context)], run))
 
     def run_async(self, input: Input, context: Context, run: Run) -> None:
         self._async_inputs().start(input, context, run)
@@ -60,3 +57,16 @@ class TaskPool(NodePool):
         info = super()._get_info()
         info["threads"] = self.threads.count if hasattr(self, "threads") else 0
         return info
+
+
+def _run_in_turn(line: list[Following], run: Run) -> None:
+    """Run the one in line, and each that follows."""
+    while line:
+        _run_first(line, run)
+
+
+def _run_first(line: list[Following], run: Run) -> None:
+    # In a frame of its own, which an error of this input keeps, and with it no other input.
+    input, context = line.pop()
+    input.interrupter = ThreadInterrupter()
+    line.extend(filter(None, (context.run(run, input),)))

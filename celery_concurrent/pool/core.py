@@ -21,13 +21,14 @@ from celery_concurrent.batches import stuck
 from celery_concurrent.inputlogs import InputLogs
 from celery_concurrent.pool import frames, spans
 from celery_concurrent.pool.deadlines import Deadlines
-from celery_concurrent.pool.engine import Engine, Run
+from celery_concurrent.pool.engine import Engine
 from celery_concurrent.pool.hooks import Hook
 from celery_concurrent.pool.hops import Hopper
 from celery_concurrent.pool.inbox import Inbox
 from celery_concurrent.pool.inputs import STOPPED, Input
 from celery_concurrent.pool.intake import Intake
 from celery_concurrent.pool.publishing import Hops
+from celery_concurrent.pool.runners import Run
 from celery_concurrent.pool.shortcuts import Shortcuts
 from celery_concurrent.pool.slots import Slots
 from celery_concurrent.pool.status import Status

@@ -1,7 +1,9 @@
 """The inputs of a node, from their slot to their settling.
 
 The *settling thread* (the consumer's own, see :mod:`.inbox`) starts inputs, calls Celery's
-callbacks and gives slots back. Runners only run the tracer and post its outcome.
+callbacks and gives slots back. Runners run the tracer and post its outcome.
+
+Where inputs wait in line, a slot passes on before that: see :mod:`.passing`.
 
 Every input settles exactly once, by the first of: its tracer's outcome, its hard time limit,
 a revoke that Celery announces, the loss of its lease, which leaves it to another node, or the end
@@ -17,14 +19,16 @@ from functools import partial
 from typing import Any, Protocol
 
 from celery.utils.log import get_logger
-from celery.worker import state as worker_state
 
 from celery_concurrent.context import CURRENT_INPUT
 from celery_concurrent.pool import spans
 from celery_concurrent.pool.inbox import Inbox
 from celery_concurrent.pool.inputs import LOST, Hold, Input
 from celery_concurrent.pool.outcomes import Outcome, run_tracer
+from celery_concurrent.pool.passing import Passing
 from celery_concurrent.pool.redeliveries import Redeliveries
+from celery_concurrent.pool.requests import forget, is_stopping
+from celery_concurrent.pool.runners import Following, Run, Runners
 from celery_concurrent.pool.slots import Slots
 from celery_concurrent.pool.timelimits import TimeLimits
 from celery_concurrent.pool.timing import Timing
@@ -33,20 +37,6 @@ logger = get_logger(__name__)
 
 #: Seconds that a node which stops gives an ended input, for its finally blocks.
 GRACE = 1.0
-
-
-#: The work of an input; never raises.
-Run = Callable[[Input], None]
-
-
-class Runners(Protocol):
-    """What inputs run on."""
-
-    def run_sync(self, input: Input, context: Context, run: Run) -> None:
-        """Call ``run`` in ``context``, where it may block; set the input's interrupter before."""
-
-    def run_async(self, input: Input, context: Context, run: Run) -> None:
-        """Call ``run`` in a greenlet of an asyncio task; set the input's interrupter before."""
 
 
 class EarlyGate(Protocol):
@@ -94,11 +84,12 @@ class Engine:
         self._inputs: dict[int, Input] = {}
         self._refusing = False
         self._context = copy_context()
+        self.passing = Passing(self._announce)
 
         # One function for all inputs: a method is an object more for each, and a call more on the
         # C stack, of which each waiting async input keeps a copy.
-        def run(input: Input) -> None:
-            self._run(input)
+        def run(input: Input) -> Following | None:
+            return self._run(input)
 
         self._work: Run = run
 
@@ -134,7 +125,10 @@ class Engine:
         )
 
     def refuse(self) -> None:
-        """Start nothing more: what comes stays unacknowledged, and goes back to its queue."""
+        """Start nothing more: what comes stays unacknowledged, and goes back to its queue.
+
+        Signal handlers call this: it takes no lock. A slot that is just passing still passes.
+        """
         self._refusing = True
 
     def take(self, request: Any, make: Callable[[], Input]) -> None:
@@ -178,7 +172,7 @@ class Engine:
                 input.dropped = True
                 if input.end(LOST):
                     self._time_limits.expect_end(input)
-                _forget(input.request)
+                forget(input.request)
 
     def end_all(self, reason: str) -> None:
         """End what runs; it is not settled."""
@@ -195,7 +189,7 @@ class Engine:
     def send_back(self, inputs: list[Input]) -> None:
         """Have inputs that did not start go back to their queues."""
         for input in inputs:
-            _forget(input.request)
+            forget(input.request)
         if inputs:
             self.give_back([input.request.message for input in inputs])
 
@@ -204,30 +198,45 @@ class Engine:
         request = input.request
         # While it waited for its slot it may have been revoked, or have expired, or the worker may
         # have been asked to stop.
-        if self._refusing or (waited and (_is_stopping() or request.revoked())):
+        if self._refusing or (waited and (is_stopping() or request.revoked())):
             return False
         hold = self.hold()
         if waited and hold is not None and not hold.is_fresh:
             self.send_back([input])  # it may be another node's by now
             return False
+        self._begin(input, hold)
+        self._announce(input, request)
+        if input.ended is not None:  # terminated by a revoke that was waiting for this
+            return False
+        self._time_limits.start(input)
+        run_input = self._runners.run_async if input.is_async else self._runners.run_sync
+        run_input(input, self._context_of(input), self._work)
+        return True
+
+    def _begin(self, input: Input, hold: Hold | None) -> None:
+        """It has its slot, and is about to run; on any thread."""
         input.started_at = time.monotonic()
-        self.timing.started(input)
+        input.hold = hold if input.request.task.acks_late else None
         self._redeliveries.starts(input)
+
+    def _announce(self, input: Input, request: Any) -> None:
+        """Tell Celery's request that its input runs; by now that may have ended."""
+        self.timing.started(input)
+        if input.request is not request:  # a redelivery has taken its place, and knows
+            return
         if self.gate is not None and self._counts_early(request):
             input.gate = self.gate
             self.gate.started_early(request)
         request.on_accepted(input.token, input.started_at)
-        input.hold = None if request.acknowledged else hold
-        if input.ended is not None:  # terminated by a revoke that was waiting for this
-            return False
-        self._time_limits.start(input)
+        if request.acknowledged:
+            input.hold = None
+
+    def _context_of(self, input: Input) -> Context:
         context = self._context.copy()
         context.run(CURRENT_INPUT.set, input)
-        run_input = self._runners.run_async if input.is_async else self._runners.run_sync
-        run_input(input, context, self._work)
-        return True
+        return context
 
-    def _run(self, input: Input) -> None:
+    def _run(self, input: Input) -> Following | None:
         """On the runner."""
         spans.start(input)
         outcome = run_tracer(input)
@@ -235,33 +244,64 @@ class Engine:
             input.left = input.finished = True
             input.interrupter = None  # which has the input, for nothing from now on
         spans.end(input, outcome)
-        self._inbox.post(partial(self._settle, input, outcome))
+        if not self.slots.has_line(input.group):
+            self._inbox.post(partial(self._settle, input, outcome))
+            return None
+        return self._settle_and_pass_on(input, outcome)
 
-    def _settle(self, input: Input, outcome: Outcome) -> None:
-        """Tell Celery how it ended, unless that is settled already; give its slot back."""
+    def _settle_and_pass_on(self, input: Input, outcome: Outcome) -> Following | None:
+        with self.passing.lock:
+            hold, following = self.hold(), None
+            if not self._refusing:
+                following = self.passing.next_after(input, self.slots, hold)
+            self._inbox.post(partial(self._settle, input, outcome, passed=following is not None))
+            if following is None:
+                return None
+            self._begin(following, hold)
+            self._inbox.post(self.passing.announce)
+        return self._following(following)
+
+    def _following(self, input: Input) -> Following | None:
+        """What a runner needs of an input that has begun; None leaves it to its queue."""
+        try:
+            # Not in the context of the input that has ended, which a thread might inherit.
+            self._context.copy().run(self._time_limits.start, input)
+            return Following(input, self._context_of(input))
+        except Exception:
+            logger.exception("starting %s failed: leaving it to its queue", input)
+            self._inbox.post(lambda: self.start(self._release(input)))
+            return None
+
+    def _settle(self, input: Input, outcome: Outcome, passed: bool = False) -> None:
+        """Tell Celery how it ended, unless that is settled already; give its slot back.
+
+        Args:
+            input: has ended.
+            outcome: how.
+            passed: whether another has its slot.
+        """
         try:
             self.timing.ended(input, outcome)
             if input.ended is None and not input.dropped:
                 outcome.report(input.request)
                 self._redeliveries.remember(input, outcome)
             elif input.ended == LOST:
-                _forget(input.request)
+                forget(input.request)
         finally:
-            self.start(self._release(input))
+            self._part_with(input)
+            if not passed:
+                self.start(self.slots.give_back(input))
 
     def _release(self, input: Input) -> list[Input]:
+        self._part_with(input)
+        return self.slots.give_back(input)
+
+    def _part_with(self, input: Input) -> None:
         self._time_limits.stop(input)
         self._inputs.pop(input.token, None)
         self._redeliveries.stops(input)
         if input.gate is not None:
             input.gate.ended_early(input.request)
-        return self.slots.give_back(input)
-
-
-def _is_stopping() -> bool:
-    """Whether the worker was asked to stop, and may not have come to it yet."""
-    stop, end = worker_state.should_stop, worker_state.should_terminate
-    return (stop is not None and stop is not False) or (end is not None and end is not False)
 
 
 def _nothing() -> None:
@@ -270,9 +310,3 @@ def _nothing() -> None:
 
 def _leave(messages: list[Any]) -> None:
     """Without a consumer they go back with their connection."""
-
-
-def _forget(request: Any) -> None:
-    """Celery counts it no more; another delivery of the input may be in its place by now."""
-    if worker_state.requests.get(request.id) is request:
-        worker_state.task_ready(request)

@@ -19,9 +19,9 @@ from celery.concurrency.eventlet import Timer
 
 from celery_concurrent.errors import MissingExtraError
 from celery_concurrent.pool.core import NodePool
-from celery_concurrent.pool.engine import Run
 from celery_concurrent.pool.inputs import Input
 from celery_concurrent.pool.loop import AsyncInputs
+from celery_concurrent.pool.runners import Run
 from celery_concurrent.pool.threads import Threads
 
 try:

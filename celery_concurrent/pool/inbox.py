@@ -75,7 +75,7 @@ class Inbox:
             self._wait(timeout)
         made = False
         # To the end, with what is posted meanwhile: a hub that is asked for another turn from
-        # within one polls first. It is bounded, for only running inputs post.
+        # within one polls first. It is bounded, for only inputs that the node has post.
         while self._calls:
             try:
                 call = self._calls.popleft()

@@ -16,8 +16,8 @@ from celery.utils.log import get_logger
 
 from celery_concurrent.bridge import Tracing
 from celery_concurrent.context import CURRENT_INPUT
-from celery_concurrent.pool.engine import Run
 from celery_concurrent.pool.inputs import Input
+from celery_concurrent.pool.runners import Following, Run
 
 logger = get_logger(__name__)
 
@@ -73,10 +73,16 @@ class AsyncInputs:
             context.run(self._start, input, run)
 
     def _start(self, input: Input, run: Run) -> None:
-        tracing = InputTracing(self.loop, input, run, self._tasks)
+        tracing = InputTracing(self, input, run)
         task = tracing.task = self.loop.create_task(tracing, name=input.id)
         input.interrupter = tracing
         self._tasks.add(task)  # the loop itself holds its tasks by weak references only
+
+    def ended(self, tracing: InputTracing, following: Following | None) -> None:
+        """On the loop: an input's work has returned this."""
+        self._tasks.discard(tracing.task)
+        if following is not None:
+            following.context.run(self._start, following.input, tracing.run)
 
 
 class InputTracing(Tracing):
@@ -86,31 +92,24 @@ class InputTracing(Tracing):
     arrives after that finds ``left`` set and does nothing.
 
     Args:
-        loop: where it runs.
+        inputs: those of its loop.
         input: whose.
         run: the tracer, to be called with the input; must not raise.
-        tasks: those that run, which its own leaves when it ends.
     """
 
-    __slots__ = ("_loop", "_pending", "_tasks", "input", "task")
+    __slots__ = ("_inputs", "_pending", "input", "run", "task")
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        input: Input,
-        run: Run,
-        tasks: set[asyncio.Task[None] | None],
-    ) -> None:
+    def __init__(self, inputs: AsyncInputs, input: Input, run: Run) -> None:
         super().__init__(run, input)
-        self._loop = loop
+        self._inputs = inputs
+        self.run = run
         self.input = input
         self._pending: BaseException | None = None
-        self._tasks = tasks
         self.task: asyncio.Task[None] | None = None
 
     def interrupt(self, error: type[BaseException]) -> None:
         """Have it raised; an asyncio task is interrupted by cancelling it."""
-        self._loop.call_soon_threadsafe(self._cancel, error)
+        self._inputs.loop.call_soon_threadsafe(self._cancel, error)
 
     def clear(self) -> None:
         """Forget an exception that has not found its await."""
@@ -125,9 +124,12 @@ class InputTracing(Tracing):
             self.task.uncancel()
         return pending
 
-    def ended(self) -> None:
-        """Let go of the task, which holds this."""
-        self._tasks.discard(self.task)
+    def ended(self, value: Following | None) -> None:
+        """Start what follows, and let go of the task, which holds this.
+
+        What follows is not the task's result, which lives as long as somebody keeps the task.
+        """
+        self._inputs.ended(self, value)
         self.task = None
 
     def _cancel(self, error: type[BaseException]) -> None:

@@ -7,6 +7,7 @@ when it ends, and what has ended meanwhile is settled at once.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import OrderedDict
 from typing import Any
@@ -24,20 +25,26 @@ KEPT_OUTCOMES = 2_000
 
 
 class Redeliveries:
-    """Knows what runs and what has ended; used on the settling thread only."""
+    """Knows what runs and what has ended; inputs may start on any thread, the rest is settling's.
+
+    A retry has its input's id: it may start on one thread while its input settles on another.
+    """
 
     def __init__(self) -> None:
+        self._lock = threading.RLock()  # a signal handler may settle in the midst of it
         self._running: dict[str, Input] = {}
         self._ended: OrderedDict[tuple[str, int], Outcome] = OrderedDict()
 
     def starts(self, input: Input) -> None:
         """The input is about to run."""
-        self._running[input.id] = input
+        with self._lock:
+            self._running[input.id] = input
 
     def stops(self, input: Input) -> None:
         """It runs no more."""
-        if self._running.get(input.id) is input:
-            del self._running[input.id]
+        with self._lock:
+            if self._running.get(input.id) is input:
+                del self._running[input.id]
 
     def remember(self, input: Input, outcome: Outcome) -> None:
         """It was settled so; an acknowledgement before the run needs no second one."""

@@ -144,12 +144,38 @@ class Slots(Generic[H]):
         """Take the holder's slot back; returns those that hold one now and may start."""
         with self._lock:
             group = self.groups[holder.group]
-            group.running -= 1
-            self.running -= 1
+            self._vacate(group)
             self.finished += 1
             admitted = self._admit(group)
         self.on_change()
         return admitted
+
+    def has_line(self, name: str) -> bool:
+        """Whether somebody waits in this group: a glance, without the lock."""
+        return bool(self.groups[name].waiting)
+
+    def pass_on(self, holder: H, may_follow: Callable[[H], bool]) -> H | None:
+        """Give the holder's slot to the first in its group's line, as :meth:`give_back` would.
+
+        Args:
+            holder: who has ended.
+            may_follow: asked, under the lock, of who would have it.
+
+        Returns None, and changes nothing, where nobody waits, may follow, or has room.
+        """
+        with self._lock:
+            group = self.groups[holder.group]
+            if not group.waiting or not may_follow(group.waiting[0]):
+                return None
+            self._vacate(group)
+            has_room = self._has_room(group)
+            self._occupy(group)  # as before; by whom, is not counted
+            if not has_room:
+                return None
+            self.finished += 1
+            following = group.waiting.popleft()
+        self.on_change()
+        return following
 
     def forget_waiting(self) -> list[H]:
         """Empty the lines, and return who stood in them."""
@@ -260,6 +286,10 @@ class Slots(Generic[H]):
     def _occupy(self, group: Group[H]) -> None:
         group.running += 1
         self.running += 1
+
+    def _vacate(self, group: Group[H]) -> None:
+        group.running -= 1
+        self.running -= 1
 
 
 def _nobody_asks() -> None:

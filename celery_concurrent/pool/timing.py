@@ -77,13 +77,14 @@ class Timing:
         self._last: tuple[str, str, float] | None = None
 
     def started(self, input: Input) -> None:
-        """It has its slot, and starts."""
+        """It has its slot, and has started."""
         assert input.started_at is not None
         self._last = (input.id, input.name, input.started_at)
         due = _due(input.request)
         if due is not None and (task := self._task(input.name)) is not None:
+            ago = self._clock() - input.started_at
             # Never below zero: two machines' clocks are not the same.
-            task.wait.add(max(0.0, self._wall() - due))
+            task.wait.add(max(0.0, self._wall() - ago - due))
 
     def ended(self, input: Input, outcome: Outcome) -> None:
         """Its slot is about to come back."""

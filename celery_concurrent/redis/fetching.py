@@ -167,8 +167,8 @@ class RedisFetching:
 
         Args:
             most: how many may wait for that. Inputs that the node holds for their ETA, or in
-                reserve, start in free slots without a take, and the broker is never to be behind
-                by more inputs than there are slots.
+                reserve, start in free slots without a take, and the broker is not to be behind by
+                more inputs than there are slots.
         """
         if self._ledger.unsent > most or not any(
             channel.is_answered_soon for _, channel in self._channels

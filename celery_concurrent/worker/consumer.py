@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from functools import partial
 from inspect import signature
+from math import inf
 from typing import Any
 
 from celery import bootsteps
@@ -41,6 +42,10 @@ from celery_concurrent.worker.reconnecting import look_often
 from celery_concurrent.worker.settling import SettlingCall
 
 logger = get_logger(__name__)
+
+#: Seconds for which the hub may be busy and its connection count as alive. A broker gives its
+#: inputs to others after a heartbeat at the earliest (120 s by Celery's default).
+LONGEST_TURN = 10.0
 
 
 class LaneStep(bootsteps.StartStopStep):
@@ -101,6 +106,9 @@ class NodeConsumer(Consumer):
         pool.engine.gate = self.lanes
         pool.engine.hold = self._redis.hold
         pool.engine.give_back = _give_back
+        # In green threads an input may end in the hub's own, where nothing may wait.
+        if not pool.is_green:
+            pool.engine.passing.allow(inf if self.hub is None else LONGEST_TURN)
         if self.hub is not None:
             self.hub.on_tick.add(self._turn)
             self._hub_turns = True
@@ -164,6 +172,7 @@ class NodeConsumer(Consumer):
 
     def _turn(self) -> None:
         """At the end of each of the hub's turns, before it polls."""
+        node_pool(self).engine.passing.allow(LONGEST_TURN)
         self.check_lease()
         self._redis.take()
         slots = node_pool(self).slots
@@ -246,6 +255,7 @@ class NodeConsumer(Consumer):
 
     def on_close(self) -> None:
         engine = node_pool(self).engine
+        engine.passing.allow(0.0)
         if engine.is_refusing and self.lanes is not None:
             # The node stops. What waits for a slot goes back now: what runs may take hours. Not
             # while it consumes, or a broker sends it here again.
@@ -313,6 +323,7 @@ class NodeConsumer(Consumer):
         return super().ensure_connected(conn)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
+        node_pool(self).engine.passing.allow(0.0)
         # Before the broken connection is closed, which would give back what still runs here.
         self._rabbitmq.disconnect()
         self._redis.disconnect()

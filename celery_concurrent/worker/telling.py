@@ -237,7 +237,9 @@ def _fields_of(worker: Any, pool: NodePool, device: str | None) -> dict[str, Any
         node=node,
         groups=groups,
         queues=list(worker.app.amqp.queues.consume_from),
-        reserved=len(worker_state.reserved_requests) - len(worker_state.active_requests),
+        reserved=len(worker_state.reserved_requests)
+        - len(worker_state.active_requests)
+        - pool.engine.passing.begun,
         scheduled=sum(lane.eta_held for lane in lanes) if lanes is not None else 0,
         arrived=slots.arrived,
         finished=finished,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 
 from tests.services.fixtures import MakeProject, StartNode
 from tests.services.project import Broker, Project
@@ -16,8 +17,9 @@ from tests.services.witness import NOTING, Notes, backlog
 SOURCE = (
     NOTING
     + """
-import asyncio, os
+import asyncio, os, time
 from celery import Celery
+from celery.worker.control import control_command
 from celery_concurrent import concurrent
 
 app = Celery(__name__)
@@ -35,10 +37,25 @@ async def hold(number):
 async def hold_early(number):
     return await hold(number)
 
+@control_command()
+def pause(state):
+    # The thread that fetches and settles has something else to do.
+    note("paused")
+    while not os.path.exists(__file__ + ".go"):
+        time.sleep(0.01)
+
+@app.task(name=f"{{__name__}}.blocking")
+@concurrent(max_inputs=2)
+def blocking(number):
+    note("started")
+    while not os.path.exists(__file__ + f".{{number}}"):
+        time.sleep(0.01)
+    return number
+
 held = app.task(name=f"{{__name__}}.held")(concurrent(max_inputs=2)(hold))
 early = app.task(name=f"{{__name__}}.early", acks_late=False)(concurrent(max_inputs=2)(hold_early))
-held_queue, early_queue = __name__, f"{{__name__}}.early"
-app.conf.task_routes = {{early.name: early_queue}}
+held_queue, early_queue, blocking_queue = __name__, f"{{__name__}}.early", f"{{__name__}}.blocking"
+app.conf.task_routes = {{early.name: early_queue, blocking.name: blocking_queue}}
 if "SOFT" in os.environ:
     app.conf.worker_soft_shutdown_timeout = 1
 """
@@ -53,6 +70,8 @@ BROKERS = [
     pytest.param(("rabbitmq", "classic", "concurrent"), marks=pytest.mark.rabbitmq, id="rabbitmq"),
     pytest.param(("rabbitmq", "quorum", "concurrent"), marks=pytest.mark.rabbitmq, id="quorum"),
 ]
+#: In green threads a slot comes back when its input is settled.
+PASSING = [each for each in BROKERS if "eventlet" not in str(each.id)]
 
 
 @pytest.fixture(params=BROKERS)
@@ -117,6 +136,45 @@ def test_what_is_reserved_starts_in_order_and_is_replaced(
         release(project, number)
         wait_for(lambda: len(started(project, ids)) == min(number + 3, 12))  # noqa: B023
     assert started(project, ids)[2:] == list(range(2, 12))
+
+
+@pytest.mark.parametrize("chosen", PASSING, indirect=True)
+@pytest.mark.parametrize("name", ["held", "blocking"])
+def test_what_is_reserved_starts_though_the_consumer_is_busy(
+    project: Project, celery_node: StartNode, pool: str, name: str
+) -> None:
+    node = celery_node(project, "-Q", getattr(project.tasks, f"{name}_queue"), pool=pool)
+    ids = fill(project, name)
+    project.app.control.broadcast("pause", destination=[node.name])
+    wait_for(lambda: "paused" in [what for _, what, _ in Notes(project).all()])
+    release(project, *range(5))
+    # Two ran, and three were in reserve: all that the node has.
+    wait_for(lambda: len(started(project, ids)) == 5)
+    assert sorted(started(project, ids)) == list(range(5))
+    Path(f"{project.tasks.__file__}.go").touch()
+    release(project, *range(5, 12))
+    for number, id in enumerate(ids):
+        assert project.app.AsyncResult(id).get(timeout=20) == number
+    assert sorted(started(project, ids)) == list(range(12))
+
+
+@pytest.mark.parametrize("name", ["held", "blocking"])
+def test_what_was_reserved_has_its_time_limits(
+    project: Project, celery_node: StartNode, pool: str, name: str
+) -> None:
+    celery_node(project, "-Q", getattr(project.tasks, f"{name}_queue"), pool=pool)
+    task = getattr(project.tasks, name)
+    task.delay(0), task.delay(1)
+    limited = [
+        task.apply_async((2,), time_limit=0.2),
+        task.apply_async((3,), soft_time_limit=0.2),
+    ]
+    last = task.delay(4)
+    release(project, 0, 1, 4)
+    assert last.get(timeout=20) == 4
+    for result, error in zip(limited, (TimeLimitExceeded, SoftTimeLimitExceeded), strict=True):
+        with pytest.raises(error):
+            result.get(timeout=20)
 
 
 def test_what_is_reserved_is_revoked_without_running(

@@ -332,8 +332,9 @@ class Noted(Tracing):
 
     ends = 0
 
-    def ended(self) -> None:
+    def ended(self, value: Any) -> Any:
         self.ends += 1
+        return super().ended(value)
 
 
 def test_a_tracing_is_a_coroutine_of_asyncios(app: Any) -> None:

@@ -13,9 +13,10 @@ from celery.worker import state
 
 from celery_concurrent.limits import Limits
 from celery_concurrent.pool.deadlines import Deadlines
-from celery_concurrent.pool.engine import Engine, Run
+from celery_concurrent.pool.engine import Engine
 from celery_concurrent.pool.inbox import Inbox
 from celery_concurrent.pool.inputs import Input
+from celery_concurrent.pool.runners import Run
 from celery_concurrent.pool.slots import Slots
 from celery_concurrent.pool.timelimits import TimeLimits
 from tests.services.inputs import make_input
@@ -57,6 +58,7 @@ class Parts:
             task_id=id,
             message=f"message of {id}",
             acknowledged=False,
+            task=SimpleNamespace(acks_late=True),
             delivery_info={},
             request_dict={},
             on_accepted=lambda *_: None,

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+import pytest
 
 from celery_concurrent import Limits
 from celery_concurrent.pool.slots import PLAIN, Slots
@@ -54,6 +58,59 @@ def test_no_input_overtakes_those_that_wait() -> None:
     late = Holder("a")
     assert not one.take(late)
     assert one.give_back(first) == [waiting, late]
+
+
+def test_a_slot_passes_to_the_longest_waiting() -> None:
+    one = slots(a=1)
+    first, second, third = taken(one, "a", 3)
+    assert one.pass_on(first, lambda _: True) is second
+    assert one.pass_on(second, lambda _: True) is third
+    assert (one.running, one.finished) == (1, 2)
+    assert one.pass_on(third, lambda _: True) is None
+    assert (one.running, one.groups["a"].running, one.finished) == (1, 1, 2)
+    assert one.give_back(third) == []
+    assert one.running == 0
+
+
+def test_a_slot_does_not_pass_over_who_may_not_follow() -> None:
+    one = slots(a=1)
+    first, second, third = taken(one, "a", 3)
+    assert one.pass_on(first, lambda first: first is third) is None
+    assert one.give_back(first) == [second]
+
+
+@pytest.mark.parametrize("lower", [lambda two: two.set_limit("a", 1), lambda two: two.resize(1)])
+def test_a_slot_above_a_lower_limit_does_not_pass(lower: Callable[[Slots[Holder]], Any]) -> None:
+    two = slots(a=2)
+    first, second, third = taken(two, "a", 3)
+    lower(two)
+    assert two.pass_on(first, lambda _: True) is None
+    assert two.give_back(first) == []
+    assert two.pass_on(second, lambda _: True) is third
+    assert two.running == 1
+
+
+def test_a_slot_passes_within_its_group() -> None:
+    both = slots(a=1, b=1)
+    (first,), (_, waiting) = taken(both, "a", 1), taken(both, "b", 2)
+    assert both.pass_on(first, lambda _: True) is None
+    assert list(both.groups["b"].waiting) == [waiting]
+
+
+def test_a_signal_handler_may_give_a_slot_back_in_the_midst_of_a_call() -> None:
+    """As Celery's does in a cold stop, on the thread that it interrupts."""
+    two = slots(a=2)
+    first, second, _ = taken(two, "a", 3)
+
+    def interrupted(_: Holder) -> bool:  # asked within the lock
+        two.give_back(second)
+        return False
+
+    calling = threading.Thread(target=two.pass_on, args=(first, interrupted), daemon=True)
+    calling.start()
+    calling.join(10)
+    assert not calling.is_alive()
+    assert two.running == 2
 
 
 def test_a_full_group_does_not_hold_up_another() -> None:
@@ -158,7 +215,8 @@ def test_a_limit_is_never_exceeded_whatever_happens() -> None:
     for _ in range(20_000):
         if held and numbers.random() < 0.5:
             back = held.pop(numbers.randrange(len(held)))
-            held.extend(many.give_back(back))
+            following = many.pass_on(back, lambda _: numbers.random() < 0.5)
+            held.extend(many.give_back(back) if following is None else [following])
         else:
             holder = Holder(numbers.choice(names))
             if many.take(holder):
@@ -184,11 +242,12 @@ def test_threads_may_take_and_give_back_at_once() -> None:
                 peaks.append(at_once)
             with lock:
                 at_once -= 1
-            holders.extend(two.give_back(holder))
+            following = two.pass_on(holder, lambda first: first.number % 2 == 0)
+            holders.extend(two.give_back(holder) if following is None else [following])
 
     def use() -> None:
-        for _ in range(1_000):
-            holder = Holder("a")
+        for number in range(1_000):
+            holder = Holder("a", number)
             if two.take(holder):
                 run([holder])
 
