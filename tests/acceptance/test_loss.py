@@ -10,7 +10,8 @@ import pytest
 from tests.services import load
 from tests.services.fixtures import MakeProject, StartNode
 from tests.services.load import ROUNDS, SLOTS, SOON_VISIBLE, Load
-from tests.services.project import Broker
+from tests.services.node import Node
+from tests.services.project import Broker, Project
 
 #: Longer than a stock worker needs for what it has reserved, on a busy machine.
 PATIENT = {**SOON_VISIBLE, "visibility_timeout": 15}
@@ -31,8 +32,8 @@ def test_a_node_killed_on_redis_loses_nothing_and_repeats_only_what_was_in_fligh
     inputs = Load(project)
     in_flight: list[set[str]] = []
     with inputs.publishing():
-        for _ in range(ROUNDS):
-            node = celery_node(project, *load.NODE, loglevel="WARNING", ready=False)
+        for number in range(ROUNDS):
+            node = every_other_with_a_reserve(celery_node, project, number)
             inputs.wait_for_a_start(after=time.time())
             time.sleep(random.uniform(0.0, 1.0))
             node.kill()
@@ -54,8 +55,8 @@ def test_a_node_killed_on_rabbitmq_loses_nothing_and_repeats_only_what_was_in_fl
     project = celery_project(load.source(), broker=rabbitmq_broker)
     inputs = Load(project)
     with inputs.publishing():
-        for _ in range(ROUNDS):
-            node = celery_node(project, *load.NODE, loglevel="WARNING", ready=False)
+        for number in range(ROUNDS):
+            node = every_other_with_a_reserve(celery_node, project, number)
             inputs.wait_for_a_start(after=time.time())
             time.sleep(random.uniform(0.0, 1.0))
             node.kill()
@@ -78,8 +79,8 @@ def test_a_node_killed_beside_a_stock_worker_loses_nothing(
     stock = celery_node(inputs.project, "-Q", "noops,naps", "-c", "5", pool="threads")
     killed = set()
     with inputs.publishing():
-        for _ in range(ROUNDS):
-            node = celery_node(inputs.project, *load.NODE, loglevel="WARNING", ready=False)
+        for number in range(ROUNDS):
+            node = every_other_with_a_reserve(celery_node, inputs.project, number)
             inputs.wait_for_a_start_in(node.pid)
             time.sleep(random.uniform(0.0, 1.0))
             node.kill()
@@ -90,3 +91,8 @@ def test_a_node_killed_beside_a_stock_worker_loses_nothing(
     for runs in inputs.repeated().values():
         assert {run.pid for run in runs[:-1]} <= killed, runs
         assert len({run.pid for run in runs}) == len(runs), runs
+
+
+def every_other_with_a_reserve(celery_node: StartNode, project: Project, number: int) -> Node:
+    env = {"RESERVE": "3"} if number % 2 else {}
+    return celery_node(project, *load.NODE, loglevel="WARNING", ready=False, env=env)
