@@ -226,12 +226,22 @@ class TellStep(bootsteps.StartStopStep):
         """The pool ends it itself, when it has drained: that comes after this."""
 
 
+def _rate_limited(consumer: Any) -> int:
+    """Inputs that wait for their rate limit: Celery reserves them when that lets them pass.
+
+    They are in the buckets of ``Consumer.task_buckets`` (5.6 and 5.7).
+    """
+    buckets = list(getattr(consumer, "task_buckets", {}).values())
+    return sum(len(bucket.contents) for bucket in buckets if bucket is not None)
+
+
 def _fields_of(worker: Any, pool: NodePool, device: str | None) -> dict[str, Any]:
     slots = pool.slots
     # Before the slots are read: an input that ends meanwhile is in neither, and not in both.
     finished = slots.finished
     node, groups = slots.figures()
-    lanes = getattr(getattr(worker, "consumer", None), "lanes", None)
+    consumer = getattr(worker, "consumer", None)
+    lanes = getattr(consumer, "lanes", None)
     return event_fields(
         status=pool.status,
         node=node,
@@ -239,7 +249,8 @@ def _fields_of(worker: Any, pool: NodePool, device: str | None) -> dict[str, Any
         queues=list(worker.app.amqp.queues.consume_from),
         reserved=len(worker_state.reserved_requests)
         - len(worker_state.active_requests)
-        - pool.engine.passing.begun,
+        - pool.engine.passing.begun
+        + _rate_limited(consumer),
         scheduled=sum(lane.eta_held for lane in lanes) if lanes is not None else 0,
         arrived=slots.arrived,
         finished=finished,

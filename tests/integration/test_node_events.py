@@ -39,6 +39,11 @@ APP = """
     def hold(flag):
         wait_for(flag)
 
+    @app.task(queue="limited", rate_limit="1/h")
+    @concurrent(max_inputs=4)
+    def limited():
+        return 1
+
     @app.task(queue="quick")
     def quick():
         return 1
@@ -111,6 +116,19 @@ def test_an_input_that_runs_is_told_at_once(
         events.wait_for_state(node.name, running=0, arrived=6, finished=6)
     later.revoke()
     assert not any(type.startswith(("task-", "worker-")) for type in events.types)
+
+
+@EVENTS
+def test_inputs_that_wait_for_their_rate_limit_are_reserved(
+    celery_project: MakeProject, celery_node: StartNode, redis_broker: Broker, pool: str
+) -> None:
+    """Or an autoscaler would take the node for an idle one."""
+    project = celery_project(APP, broker=redis_broker)
+    node = celery_node(project, "-Q", "limited", pool=pool)
+    with watching(project) as events:
+        held = [project.tasks.limited.delay() for _ in range(4)]
+        wait_for(lambda: any(result.successful() for result in held))
+        events.wait_for_state(node.name, running=0, finished=1, reserved=3, scheduled=0)
 
 
 def test_changed_limits_and_queues_are_told(
