@@ -287,6 +287,11 @@ class AtomicChannel(kombu_redis.Channel):
     def _deliver(self, queue: str, message: bytes, envelope: dict[str, Any] | None) -> None:
         if envelope is None:
             logger.critical("queue %s held what is no message, dropped: %.4096r", queue, message)
+            for tag in envelopes.tags_in(message):  # it may be registered
+                self.ledger.add(tag)
+            return
+        if queue not in self.connection._callbacks:  # cancelled meanwhile (kombu 5.6 and 5.7)
+            self.put_back([envelope["properties"]["delivery_tag"]])
             return
         self._queue_cycle.rotate(queue)
         self.connection._deliver(envelope, queue)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -20,6 +22,8 @@ LONGEST_SHARED = 100
 
 #: Bytes of a message, on the average, from which on its body is not searched.
 LONG = 4_000
+
+_TAG = re.compile(rb'"delivery_tag": "([^"]{1,100})"')
 
 #: How kombu's messages begin; the body follows, in base64 as a rule, which has no quotes.
 _BEGIN = b'{"body": "'
@@ -74,12 +78,19 @@ def _after_body(message: bytes) -> bytes:
     return message[message.index(b'"', len(_BEGIN)) :] if message.startswith(_BEGIN) else message
 
 
+def tags_in(message: bytes) -> list[str]:
+    """What may be the tag of a message that cannot be read."""
+    return [bytes_to_str(tag) for tag in _TAG.findall(message)[-1:]]
+
+
 def _read(message: bytes) -> dict[str, Any] | None:
-    with suppress(Exception):
-        envelope = loads(bytes_to_str(message))
-        envelope["properties"]["delivery_tag"], envelope["properties"]["delivery_info"]
-        headers = envelope.get("headers")
-        if isinstance(headers, dict):
-            envelope["headers"] = {sys.intern(name): value for name, value in headers.items()}
-        return dict(envelope)
+    # The second time without types, for one may be registered in another program only.
+    for load in (loads, json.loads):
+        with suppress(Exception):
+            envelope = load(bytes_to_str(message))
+            envelope["properties"]["delivery_tag"], envelope["properties"]["delivery_info"]
+            headers = envelope.get("headers")
+            if isinstance(headers, dict):
+                envelope["headers"] = {sys.intern(name): value for name, value in headers.items()}
+            return dict(envelope)
     return None

@@ -22,6 +22,7 @@ from celery_concurrent.redis.lease import Lease, LeaseLostError
 from celery_concurrent.redis.leases import Leases, quickly
 from celery_concurrent.redis.ledger import Ledger
 from celery_concurrent.redis.records import LostTake
+from celery_concurrent.redis.refusals import is_for_now
 from celery_concurrent.redis.wakeups import Wakeups
 
 logger = get_logger(__name__)
@@ -51,13 +52,18 @@ class RedisFetching:
         """Begin with a new connection; a transport that is no plain Redis is left to kombu."""
         self._channels = []
         self._wakeups = None
-        if type(transport) is not Transport or not transport.Channel.ack_emulation:
+        if type(transport) is not Transport:
             return
         wakeups = Wakeups(transport, has_hub=has_hub)
+        if not wakeups.ack_emulation:
+            wakeups.close()
+            return
         try:
             wakeups.check()
             Holdings(wakeups).probe(self._leases.current.id)
         except ResponseError as error:
+            if is_for_now(error):
+                raise
             logger.warning(
                 "Redis does not track keys or run scripts for this node (%s): inputs are taken in "
                 "kombu's own way, which can lose one when the node is killed, and they come back "
@@ -69,7 +75,7 @@ class RedisFetching:
             wakeups.close()
             return
         self._wakeups = wakeups
-        self._leases.start(partial(quickly, transport.client))
+        self._leases.start(partial(quickly, transport.client, alternates=[]))
 
     def channel(self, transport: Any, queues: Iterable[str]) -> AtomicChannel | None:
         """A channel to fetch these queues; None where kombu's own has to serve."""
@@ -97,7 +103,9 @@ class RedisFetching:
             queues, messages = self._taken[-1]
             channel = self._channel_for(queues)
             for tag in running & messages.keys() - self._ledger.tags:
-                channel.go_on_with(tag, messages.pop(tag))
+                message = messages.pop(tag)
+                if message is not None:  # else it is in a lost answer, too
+                    channel.go_on_with(tag, message)
             # Again when this fails: what is put back is held no more, whoever has it by then.
             channel.put_back([tag for tag in messages if tag not in self._ledger])
             self._taken.pop()

@@ -10,15 +10,15 @@ Keys, beside kombu's ``unacked`` and ``unacked_index`` and under the same prefix
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import redis
 from celery.utils.log import get_logger
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import dumps, loads
 
-from celery_concurrent.redis.scripts import ACKNOWLEDGE, HOLDS, NOW
+from celery_concurrent.redis.scripts import ACKNOWLEDGE, FIRST, HOLDS, NOW
 
 logger = get_logger(__name__)
 
@@ -46,7 +46,7 @@ return redis.call('TIME')
 #: found yet is renewed only when ARGV[3] says that its holdings were looked through.
 #: KEYS: leases, lapsed. ARGV: the lease, seconds, 1 when looked through.
 #: Returns how it stood, and how many leases have run out.
-_RENEW = f"""{NOW}
+_RENEW = f"""{NOW}{FIRST}
 local time = now()
 if redis.call('ZSCORE', KEYS[2], ARGV[1]) then return {{'lost', 0}} end
 local lapses_at = redis.call('ZSCORE', KEYS[1], ARGV[1])
@@ -61,7 +61,7 @@ return {{state, redis.call('ZCOUNT', KEYS[1], '-inf', time)}}
 #: Then the lease is lost as a whole.
 #: KEYS: unacked_index, holdings, leases, lapsed. ARGV: the lease, a cursor, how many.
 #: Returns the next cursor, nil when the lease is lost.
-_LOOK_THROUGH = f"""{NOW}{HOLDS}
+_LOOK_THROUGH = f"""{NOW}{HOLDS}{FIRST}
 local found = redis.call('HSCAN', KEYS[2], ARGV[2], 'COUNT', ARGV[3])
 for place = 1, #found[2], 2 do
     if not holds(KEYS[1], found[2][place], found[2][place + 1]) then
@@ -76,7 +76,7 @@ return found[1]
 
 #: Gives what is held a new score, from which the visibility timeout counts.
 #: KEYS: unacked_index, holdings. ARGV: tags.
-_REFRESH = f"""{NOW}{HOLDS}
+_REFRESH = f"""{NOW}{HOLDS}{FIRST}
 local score = string.format('%.6f', now())
 for place, value in ipairs(redis.call('HMGET', KEYS[2], unpack(ARGV))) do
     local tag = ARGV[place]
@@ -127,7 +127,7 @@ return count
 
 #: Ends a lease; what it still holds may be put back at once.
 #: KEYS: leases, holdings. ARGV: the lease.
-_LEAVE = f"""{NOW}
+_LEAVE = f"""{NOW}{FIRST}
 if redis.call('EXISTS', KEYS[2]) == 1 then
     redis.call('ZADD', KEYS[1], 'XX', now(), ARGV[1])
 else
@@ -251,12 +251,21 @@ def _taken(value: bytes) -> tuple[float, int]:
     return float(at), int(place)
 
 
-def _redelivered(entry: bytes | None) -> str:
-    """A registered message, marked as kombu 5.7 marks what it restores; '' where there is none."""
+def _redelivered(entry: bytes | None) -> str | bytes:
+    """A registered message, marked as kombu 5.7 marks what it restores; '' where there is none.
+
+    One that cannot be read here goes back as it is: it may be another program's, and others wait
+    to be put back beside it.
+    """
     if entry is None:
         return ""
-    message, _, _ = loads(bytes_to_str(entry))
-    if isinstance(message.get("headers"), dict):
-        message["headers"]["redelivered"] = True
-    message["properties"]["delivery_info"]["redelivered"] = True
-    return str(dumps(message))
+    try:
+        # Not by kombu's: types that are registered in other programs stay as they are written.
+        message, _, _ = json.loads(entry)
+        if isinstance(message.get("headers"), dict):
+            message["headers"]["redelivered"] = True
+        message["properties"]["delivery_info"]["redelivered"] = True
+        return json.dumps(message)
+    except Exception:
+        # [message, exchange, routing key]
+        return entry.rsplit(b", ", 2)[0].removeprefix(b"[")

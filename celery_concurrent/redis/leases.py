@@ -99,6 +99,7 @@ class Leases:
         self._refreshed_at = 0.0
         self._unbroken_since = 0.0
         self._is_told = False
+        self._is_moved = False
         self._changed = threading.Condition()
         self._is_asked = False
         self._runs = False
@@ -108,13 +109,14 @@ class Leases:
     # -- from any thread
 
     def start(self, connect: Callable[[float], Any]) -> None:
-        """Renew from now on; or, again, over other connections when the present one fails.
+        """Renew from now on; or, again, over another connection: that may be to another server.
 
         Args:
             connect: makes a kombu connection to Redis whose answers may take so many seconds.
         """
         with self._changed:
             self._connect = connect
+            self._is_moved = True
             if not self._runs and not self._closing:
                 self._runs = True
                 self._thread.submit(self._run)
@@ -197,6 +199,9 @@ class Leases:
 
     def _turn(self) -> None:
         """Renew; then what may take longer."""
+        if self._is_moved:
+            self._is_moved = False
+            self._disconnect()
         holdings = self._connected()
         due = self._renew(holdings)
         if clock() - self._refreshed_at >= self._refresh_every:
@@ -274,11 +279,18 @@ class Leases:
                 connection.collect()
 
 
-def quickly(connection: Any, timeout: float) -> Any:
-    """A kombu connection to the same broker whose answers take ``timeout`` seconds at most."""
+def quickly(connection: Any, timeout: float, **others: Any) -> Any:
+    """A kombu connection to the same broker whose answers take ``timeout`` seconds at most.
+
+    Args:
+        connection: to the broker.
+        timeout: seconds.
+        others: options of kombu's connections; ``alternates=[]`` keeps it to the server that
+            ``connection`` has found.
+    """
     given = connection.transport_options or {}
     options = {
         name: min(given.get(name) or timeout, timeout)
         for name in ("socket_timeout", "socket_connect_timeout")
     }
-    return connection.clone(transport_options={**given, **options})
+    return connection.clone(transport_options={**given, **options}, **others)

@@ -18,6 +18,13 @@ local function now()
 end
 """
 
+#: Begins a script whose first write Redis would refuse while its memory is full (``noeviction``):
+#: what follows a write that it allows, it allows as well. Or nodes would lose their leases, and
+#: nobody would empty the queues that fill it.
+FIRST = """
+redis.call('ZREM', KEYS[1], '')
+"""
+
 #: Whether a tag is still registered by who noted ``value`` in its hash of holdings: somebody
 #: else who takes it, or puts it back, changes or removes its score.
 HOLDS = """
@@ -162,6 +169,7 @@ TAKE_SHA = hashlib.sha1(TAKE.encode(), usedforsecurity=False).hexdigest()
 CLOSE_RECORD = """
 local record = redis.call('GET', KEYS[1]) or ''
 if string.sub(record, 1, 6) == 'closed' then return string.sub(record, 7) end
+redis.call('DEL', KEYS[1])  -- as in FIRST
 redis.call('SET', KEYS[1], 'closed' .. record, 'EX', ARGV[1])
 return record
 """

@@ -5,12 +5,14 @@ Celery's internals that are used here (5.6 and 5.7): ``Consumer.call_soon`` and
 ETA is due), ``create_task_handler``, its ``promise`` (see :mod:`.settling`), ``on_invalid_task``,
 ``update_strategies`` (before each tracer is built), ``_update_prefetch_count``,
 ``cancel_active_requests``, ``on_close`` (called as the consumer stops, and as it starts anew),
-``on_send_event_buffered`` (5.7: one flush per turn of the hub) and
-``on_connection_error_after_connected``.
+``on_send_event_buffered`` (5.7: one flush per turn of the hub),
+``on_connection_error_after_connected``, ``connection_for_read`` and ``blueprint.start`` (which runs
+until a connection is lost).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from inspect import signature
 from math import inf
@@ -30,10 +32,13 @@ from celery_concurrent.pool.core import NodePool
 from celery_concurrent.pool.inputs import Input, guarded
 from celery_concurrent.pool.shortcuts import decode_quickly
 from celery_concurrent.pool.slots import PLAIN
+from celery_concurrent.rabbitmq.closures import closed_channels_as_lost_connections
 from celery_concurrent.rabbitmq.fetching import RabbitFetching
 from celery_concurrent.redis.channel import AtomicChannel
 from celery_concurrent.redis.fetching import RedisFetching
 from celery_concurrent.redis.polling import poll_open_sockets
+from celery_concurrent.redis.preparing import prepare
+from celery_concurrent.redis.refusals import refusals_as_lost_connections
 from celery_concurrent.worker import plan
 from celery_concurrent.worker.greenloop import green_loop
 from celery_concurrent.worker.holding import leases_of
@@ -71,6 +76,7 @@ class NodeConsumer(Consumer):
         super().__init__(*args, **kwargs)
         if self.hub is None and self.pool.is_green:
             self.loop = green_loop
+        self.blueprint.start = partial(_start, self.blueprint.start)
         self._redis = RedisFetching(partial(leases_of, node_pool(self), self.hostname))
         self._rabbitmq = RabbitFetching()
         self._has_events = False
@@ -232,6 +238,8 @@ class NodeConsumer(Consumer):
                 decode_quickly(message)
                 _check_form(message)
                 handle(message)
+            except KeyError as error:  # a header is missing; kombu's Redis counts it among `broken`
+                self._drop(message, error)
             except broken:
                 raise
             except Exception as error:
@@ -318,6 +326,12 @@ class NodeConsumer(Consumer):
     def _restore_prefetch_count_after_connection_restart(self, p: Any, *args: Any) -> None:
         """The lanes' limits hold at once, on every connection."""
 
+    def connection_for_read(self, heartbeat: Any = None) -> Any:
+        connection = super().connection_for_read(heartbeat=heartbeat)
+        if node_pool(self).settings.batching:
+            prepare(connection)
+        return connection
+
     def ensure_connected(self, conn: Any) -> Any:
         look_often(conn)
         return super().ensure_connected(conn)
@@ -331,6 +345,12 @@ class NodeConsumer(Consumer):
             node_pool(self).engine.drop_held()
         self.lanes = None
         super().on_connection_error_after_connected(exc)
+
+
+def _start(start: Callable[[Any], None], consumer: Any) -> None:
+    """Run the consumer until its connection is lost, or it stops."""
+    with refusals_as_lost_connections(), closed_channels_as_lost_connections():
+        start(consumer)
 
 
 def _check_form(message: Any) -> None:

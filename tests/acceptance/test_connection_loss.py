@@ -102,6 +102,28 @@ def test_a_node_goes_on_when_rabbitmq_closes_its_connections(
     goes_on(inputs, lambda: rabbitmq_server.ctl("close_all_connections", "--vhost", vhost, "test"))
 
 
+#: Acknowledges what is not there: RabbitMQ closes the channel, as after its consumer_timeout.
+WRONG_ACK = """
+from celery.worker.control import control_command
+from kombu.transport.pyamqp import Channel
+
+
+@control_command()
+def acknowledge_nothing(state):
+    Channel.basic_ack(next(iter(state.consumer.lanes)).channel, 1_000_000)
+"""
+
+
+@pytest.mark.batching
+def test_a_node_goes_on_when_rabbitmq_closes_its_channel(
+    celery_project: MakeProject, celery_node: StartNode, rabbitmq_broker: Broker
+) -> None:
+    inputs = Load(celery_project(load.source() + WRONG_ACK, broker=rabbitmq_broker))
+    node = celery_node(inputs.project, *load.NODE)
+    goes_on(inputs, lambda: inputs.project.app.control.broadcast("acknowledge_nothing"))
+    assert "RabbitMQ closed a channel" in node.log()
+
+
 @pytest.mark.chaos
 @pytest.mark.timeout(600)
 def test_connections_that_redis_closes_under_load_cost_and_repeat_nothing(

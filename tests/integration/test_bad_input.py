@@ -117,6 +117,10 @@ MISSHAPEN = [
 ]
 
 
+#: In the place of a header: it is not sent.
+MISSING = "(missing)"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
     """A node and its project."""
@@ -142,7 +146,7 @@ class Bench:
                 content_type=content_type,
                 content_encoding="utf-8",
                 correlation_id=id,
-                headers={**own, **headers},
+                headers={k: v for k, v in {**own, **headers}.items() if v is not MISSING},
             )
         return id
 
@@ -261,6 +265,9 @@ def test_a_body_of_a_type_that_is_not_accepted_is_logged_and_dropped(
     "headers",
     [
         {"id": None},
+        {"id": MISSING},
+        {"task": MISSING},
+        {"lang": MISSING, "root_id": MISSING},
         {"timelimit": 7},
         {"eta": "tomorrow"},
         {"expires": "yesterday"},

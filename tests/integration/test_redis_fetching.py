@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
+import redis
 from kombu import Connection, Consumer, Queue
+from kombu.asynchronous import Hub
 
 from celery_concurrent.pool.threads import Threads
 from celery_concurrent.redis.channel import AtomicChannel, Stage
 from celery_concurrent.redis.fetching import RedisFetching
-from celery_concurrent.redis.leases import Leases
+from celery_concurrent.redis.leases import Leases, quickly
+from celery_concurrent.redis.preparing import prepare
 from celery_concurrent.redis.wakeups import Wakeups
+from tests.services.redis import RedisServer
 from tests.services.waiting import wait_for
 
 
@@ -144,3 +149,69 @@ def test_acks_that_a_take_has_taken_along_are_not_sent_again(
     fetcher.fetching._ledger.add("another")
     fetcher.fetching.flush_acks_between_takes(most=0)
     assert flushed == ["again"]
+
+
+def test_a_message_of_a_queue_that_was_cancelled_meanwhile_goes_back_and_is_held_no_more(
+    fetcher: Fetcher, client: Any, redis_url: str
+) -> None:
+    client.put("hello")
+    fetcher.hear()
+    assert fetcher.stage() is Stage.TAKING
+    fetcher.connection.transport._callbacks.pop("queue")
+    with redis.Redis.from_url(redis_url) as server:
+        wait_for(lambda: fetcher.has(0) and server.llen("queue") == 1)
+        assert not server.exists("unacked", "unacked_index")
+        assert server.keys("unacked.held.*") == []
+    assert fetcher.arrived == []
+
+
+def test_without_emulated_acks_inputs_are_taken_in_kombus_own_way(redis_url: str) -> None:
+    threads = Threads("lease", most=1)
+    made = Leases("node", 10.0, thread=threads)
+    with Connection(redis_url, transport_options={"ack_emulation": False}) as connection:
+        fetching = RedisFetching(lambda _: made)
+        fetching.connect(connection.transport, has_hub=False)
+        assert fetching.channel(connection.transport, ["queue"]) is None
+        assert fetching.hold() is None
+        assert len(connection.transport.channels) == 0
+    threads.close()
+
+
+def test_a_lease_follows_the_consumer_to_another_server(
+    redis_url: str, private_redis: RedisServer
+) -> None:
+    threads = Threads("lease", most=1)
+    leases = Leases("node", 1.0, thread=threads)
+    with redis.Redis.from_url(redis_url) as first, private_redis.client() as second:
+        for url, server in ((redis_url, first), (private_redis.url(), second)):
+            with Connection(url) as connection:
+                leases.start(partial(quickly, connection, alternates=[]))
+                leases.ask()
+                wait_for(lambda: server.zscore("unacked.leases", leases.current.id))  # noqa: B023
+    leases.close()
+    threads.close()
+
+
+@pytest.mark.parametrize("prepared", [True, False], ids=["prepared", "kombus"])
+def test_what_living_nodes_hold_is_not_restored_as_a_consumer_connects(
+    redis_url: str, prepared: bool
+) -> None:
+    """Kombu does, before the channel is there that asks the leases."""
+    options = {"retry_on_timeout": True}
+    with (
+        redis.Redis.from_url(redis_url) as server,
+        Connection(redis_url, transport_options=options) as connection,
+    ):
+        server.hset("unacked", "tag", '[{"body": "", "properties": {}}, "", "queue"]')
+        server.zadd("unacked_index", {"tag": 1.0})
+        connection.connect()
+        if prepared:
+            prepare(connection)
+        hub = Hub()
+        connection.transport.register_with_event_loop(connection.connection, hub)
+        assert connection.transport.cycle.poller is hub.poller
+        assert bool(server.exists("unacked")) is prepared
+        # A connection that waits must not come back by itself.
+        params = connection.channel()._connparams(asynchronous=True)
+        assert params["retry_on_timeout"] is not prepared
+        hub.close()

@@ -14,7 +14,9 @@ import redis
 
 from celery_concurrent.redis import holdings as steps
 from celery_concurrent.redis.holdings import Holdings
+from celery_concurrent.redis.records import LostTake, Record
 from celery_concurrent.redis.scripts import TAKE
+from tests.services.redis import RedisServer
 
 #: One of the lists of a queue with priorities, as kombu names it.
 LOW = "queue\x06\x169"
@@ -234,3 +236,53 @@ def test_a_lease_that_is_left_gives_back_at_once(client: redis.Redis, holdings: 
 def entry_of(client: redis.Redis, tag: str) -> str:
     entry: Any = client.hget("unacked", tag)
     return str(entry)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b'"price": {"__type__": "money", "__value__": 7}',  # a type that is not registered here
+        b'"note": "a\tb"',
+        b'"note": "\xff"',
+        b'"note": nothing of JSON',
+    ],
+)
+def test_what_cannot_be_read_goes_back_as_it_is_beside_the_others(
+    client: redis.Redis, holdings: Holdings, redis_url: str, odd: bytes
+) -> None:
+    put(client, "queue", "a")
+    written = (
+        b'{"body": "", "headers": {"id": "odd", ' + odd + b'}, "properties": {"delivery_tag": '
+        b'"odd", "delivery_info": {"exchange": "", "routing_key": "queue"}}}'
+    )
+    client.lpush("queue", written)
+    put(client, "queue", "b")
+    holdings.renew("dead", 10.0)
+    with redis.Redis.from_url(redis_url) as plain:
+        take(plain, holdings, "dead", "queue")
+        lapse(client, "dead")
+        assert put_back_lapsed(holdings) == 3
+        back: Any = plain.lrange("queue", 0, -1)
+    assert odd in back[1]
+    assert [b'"a"' in back[2], b'"b"' in back[0]] == [True, True]
+
+
+def test_a_full_memory_takes_no_lease_away(private_redis: RedisServer) -> None:
+    with kombu.Connection(private_redis.url()) as connection, private_redis.client() as full:
+        own, lost = Holdings(connection.channel()), Record("unacked").key
+        client = redis.Redis.from_url(private_redis.url(), decode_responses=True)
+        put(client, "queue", "a", "b")
+        own.renew("mine", 10.0)
+        full.config_set("maxmemory", 1)
+        with pytest.raises(redis.exceptions.OutOfMemoryError):
+            full.set("anything", 1)
+        take(client, own, "mine", "queue")
+        own.refresh("mine", ["a"])
+        assert LostTake(record=lost, number=1).close(full, 60) == []
+        assert own.renew("mine", 10.0) == ("live", 0)
+        assert own.look_through("mine")
+        own.put_back("mine", ["b"])
+        own.acknowledge("mine", ["a"])
+        own.leave("mine")
+        assert tags_in(client, "queue") == ["b"]
+        client.close()

@@ -112,3 +112,19 @@ def test_many_messages_share_texts_that_are_equal() -> None:
 def test_sharing_changes_no_header(drawn: list[dict[str, Any]]) -> None:
     messages = [message(f"tag-{i}", headers=headers) for i, headers in enumerate(drawn)]
     assert [each and each["headers"] for each in envelopes.read(messages)] == drawn
+
+
+@pytest.mark.parametrize("beside", [0, MANY])
+def test_types_of_other_programs_stay_as_they_are_written(beside: int) -> None:
+    """And what is beside such a message is read, too."""
+    money = {"__type__": "money", "__value__": 7}
+    odd = message("odd", headers={"id": "odd", "price": money})
+    read = envelopes.read([odd, *(message(f"tag-{i}") for i in range(beside))])
+    assert all(each is not None for each in read)
+    assert read[0] is not None
+    assert read[0]["headers"]["price"] == money
+
+
+def test_a_tag_is_found_in_what_cannot_be_read() -> None:
+    assert envelopes.tags_in(b"\xff" + message("tag")) == ["tag"]
+    assert envelopes.tags_in(b"nothing") == []
