@@ -1,8 +1,9 @@
 # Each target makes what it needs, in .venv and .venvs: a fresh machine with make and Python
 # 3.10 or newer (with venv) is enough. PYTHON=python3.12 make test picks an interpreter.
 PYTHON ?= python3
-# How many tests run side by side; those that assert durations run alone.
-JOBS ?= 2
+# How many tests run side by side, which mostly wait; those that assert durations run alone, and
+# those of chaos, which load the machine, by two.
+JOBS ?= 3
 # How often a test of chaos kills a node or an autoscaler, or restarts a broker.
 ROUNDS ?= 20
 
@@ -43,7 +44,7 @@ unbatched: $(EXTRA)test
 		-m "not timing and not chaos" -k "not threads and not eventlet" tests/contract $(UNBATCHED)
 
 chaos: $(EXTRA)test
-	CELERY_CONCURRENT_CHAOS_ROUNDS=$(ROUNDS) $(PYTEST) -n $(JOBS) -m chaos $(NONE)
+	CELERY_CONCURRENT_CHAOS_ROUNDS=$(ROUNDS) $(PYTEST) -n 2 -m chaos $(NONE)
 
 wheel: $(EXTRA)test
 	$(PYTEST) -m wheel
