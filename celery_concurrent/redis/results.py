@@ -30,6 +30,7 @@ from celery_concurrent.redis.encoding import (
     is_short,
     outcome_of,
 )
+from celery_concurrent.redis.refusals import refusals_as_lost_connections
 from celery_concurrent.redis.storing import Storing, Write
 
 #: Seconds for which an input counts as young: no broker has delivered it to another node.
@@ -191,7 +192,9 @@ class ResultWriter:
     def _write_together(self, batch: list[Result]) -> None:
         client = self._plain.client
         keys = [result.key for result in batch if result.may_be_stored]
-        self._storing.write(client, self._encode(batch, self._storing.read(client, keys)))
+        # What a failover refuses is tried again, too.
+        with refusals_as_lost_connections():
+            self._storing.write(client, self._encode(batch, self._storing.read(client, keys)))
 
     def _encode(self, batch: list[Result], stored: dict[Any, Any]) -> list[Write]:
         recorder = self._recorder

@@ -99,6 +99,33 @@ def test_a_node_goes_on_when_redis_takes_writes_again(
     assert sorted(started()) == sorted(result.id for result in results)
 
 
+@pytest.mark.batching
+@pytest.mark.parametrize(("refuse", "_"), REFUSALS)
+def test_a_result_waits_until_redis_takes_it(
+    celery_project: MakeProject,
+    celery_node: StartNode,
+    private_redis: RedisServer,
+    redis_url: str,
+    refuse: Callable[[Any, bool], None],
+    _: str,
+) -> None:
+    broker = Broker(kind="redis", url=redis_url, backend=private_redis.url())
+    project = celery_project(SOURCE, broker=broker)
+    celery_node(project)
+    notes = Notes(project)
+    results = [project.tasks.hold.delay(number) for number in range(2)]
+    wait_for(lambda: len(notes.all()) == 2)
+    with private_redis.client() as server:
+        refuse(server, True)
+        for number in range(2):
+            (project.folder / f"{project.name}.py.{number}").touch()
+        wait_for(lambda: len(notes.all()) == 4, what="the ends of both")
+        time.sleep(2.0)  # they are tried again and again
+        assert [result.state for result in results] == ["PENDING"] * 2
+        refuse(server, False)
+    assert [result.get(timeout=20) for result in results] == [0, 1]
+
+
 @pytest.mark.parametrize(("refuse", "words"), REFUSALS)
 def test_refusals_for_a_while_are_told_from_others(
     private_redis: RedisServer, refuse: Callable[[Any, bool], None], words: str
