@@ -12,9 +12,9 @@ from contextlib import contextmanager
 
 from amqp.exceptions import PreconditionFailed, RecoverableConnectionError
 
-#: AMQP's classes whose methods declare something: that it is there already, with other arguments,
-#: is an error for good.
-_DECLARING = (40, 50)
+#: AMQP's methods (class, method) that such an error names: acks and rejects, or none. What else is
+#: refused so, to declare or to consume something, is refused for good.
+_WHILE_CONSUMING = ((0, 0), (60, 80), (60, 90), (60, 120))
 
 
 @contextmanager
@@ -23,7 +23,6 @@ def closed_channels_as_lost_connections() -> Iterator[None]:
     try:
         yield
     except PreconditionFailed as error:
-        method = error.method_sig or (0, 0)
-        if method[0] in _DECLARING:
+        if tuple(error.method_sig or (0, 0)) not in _WHILE_CONSUMING:
             raise
         raise RecoverableConnectionError(f"RabbitMQ closed a channel: {error}") from error

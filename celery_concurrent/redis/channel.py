@@ -86,6 +86,8 @@ class AtomicChannel(kombu_redis.Channel):
         self._ahead = 0
         #: The tags that the last take acknowledges.
         self._acked: list[str] = []
+        #: What is to go back, as its queue was cancelled meanwhile.
+        self._stray: list[str] = []
         #: What was in the answer and has not reached the consumer, by queue.
         self._undelivered: deque[tuple[str, bytes, dict[str, Any] | None]] = deque()
         super().__init__(connection)
@@ -102,7 +104,7 @@ class AtomicChannel(kombu_redis.Channel):
         self._in_poll = False  # or closing would read, and run, what is to be recovered
         self.ledger.take_back(self._acked)
         self.qos._flush()
-        messages = dict(self.qos._delivered)
+        messages = {**self.qos._delivered, **dict.fromkeys(self._stray)}
         self.qos._delivered.clear()
         while self._undelivered:
             _, _, envelope = self._undelivered.popleft()
@@ -282,19 +284,34 @@ class AtomicChannel(kombu_redis.Channel):
             self._undelivered.append((queue, message, envelope))
         while self._undelivered:
             self._deliver(*self._undelivered.popleft())
+        if self._stray:
+            self.put_back(self._stray)
+            self._stray = []
         return True
 
     def _deliver(self, queue: str, message: bytes, envelope: dict[str, Any] | None) -> None:
         if envelope is None:
-            logger.critical("queue %s held what is no message, dropped: %.4096r", queue, message)
-            for tag in envelopes.tags_in(message):  # it may be registered
-                self.ledger.add(tag)
+            self._drop(queue, message)
             return
+        tag = envelope["properties"]["delivery_tag"]
         if queue not in self.connection._callbacks:  # cancelled meanwhile (kombu 5.6 and 5.7)
-            self.put_back([envelope["properties"]["delivery_tag"]])
+            self._stray.append(tag)
             return
         self._queue_cycle.rotate(queue)
-        self.connection._deliver(envelope, queue)
+        try:
+            self.connection._deliver(envelope, queue)
+        except (OSError, exceptions.RedisError):
+            raise
+        except Exception:
+            if tag in self.qos._delivered:
+                raise
+            self._drop(queue, message)  # kombu cannot make a message of it
+
+    def _drop(self, queue: str, message: bytes) -> None:
+        logger.critical("queue %s held what is no message, dropped: %.4096r", queue, message)
+        for tag in envelopes.tags_in(message):  # the script may have registered it
+            if (self._holdings.entry(tag) or b"").startswith(b"[" + message):
+                self.ledger.add(tag)
 
     @property
     def _is_tracked(self) -> bool:

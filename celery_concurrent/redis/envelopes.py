@@ -23,7 +23,7 @@ LONGEST_SHARED = 100
 #: Bytes of a message, on the average, from which on its body is not searched.
 LONG = 4_000
 
-_TAG = re.compile(rb'"delivery_tag": "([^"]{1,100})"')
+_TAG = re.compile(rb'"delivery_tag":\s*"([^"]{1,100})"')
 
 #: How kombu's messages begin; the body follows, in base64 as a rule, which has no quotes.
 _BEGIN = b'{"body": "'
@@ -88,7 +88,7 @@ def _read(message: bytes) -> dict[str, Any] | None:
     for load in (loads, json.loads):
         with suppress(Exception):
             envelope = load(bytes_to_str(message))
-            envelope["properties"]["delivery_tag"], envelope["properties"]["delivery_info"]
+            hash(envelope["properties"]["delivery_tag"]), envelope["properties"]["delivery_info"]
             headers = envelope.get("headers")
             if isinstance(headers, dict):
                 envelope["headers"] = {sys.intern(name): value for name, value in headers.items()}

@@ -11,6 +11,7 @@ Keys, beside kombu's ``unacked`` and ``unacked_index`` and under the same prefix
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -31,14 +32,18 @@ REMEMBERED = 86_400.0
 #: Seconds after which another node goes on with what one began to put back.
 CLAIM = 5.0
 
+#: What kombu registers: [message, exchange, routing key].
+_ENTRY = re.compile(rb'\[(.*), "(?:[^"\\]|\\.)*", "(?:[^"\\]|\\.)*"\]', re.DOTALL)
+
 #: No change, on every key and with every kind of write: Redis says whether it lets us.
-#: KEYS: unacked, unacked_index, holdings, leases, lapsed.
+#: KEYS: unacked, unacked_index, holdings, leases, lapsed, a record.
 _PROBE = """
 redis.call('ZREM', KEYS[2], '')
 redis.call('HDEL', KEYS[1], '')
 redis.call('HDEL', KEYS[3], '')
 redis.call('ZREM', KEYS[4], '')
 redis.call('ZREM', KEYS[5], '')
+redis.call('DEL', KEYS[6])
 return redis.call('TIME')
 """
 
@@ -160,7 +165,12 @@ class Holdings:
 
     def probe(self, lease: str) -> None:
         """Raise what Redis says when it does not let this user keep a lease."""
-        self._run(_PROBE, self.keys(lease))
+        self._run(_PROBE, (*self.keys(lease), f"{self.unacked}.take.{lease}"))
+
+    def entry(self, tag: str) -> bytes | None:
+        """What is registered under a tag, by whomever: [message, exchange, routing key]."""
+        found: bytes | None = self._call("HGET", self.unacked, tag)
+        return found
 
     def acknowledge(self, lease: str, tags: Sequence[str]) -> None:
         """Remove what is settled."""
@@ -267,5 +277,5 @@ def _redelivered(entry: bytes | None) -> str | bytes:
         message["properties"]["delivery_info"]["redelivered"] = True
         return json.dumps(message)
     except Exception:
-        # [message, exchange, routing key]
-        return entry.rsplit(b", ", 2)[0].removeprefix(b"[")
+        cut = _ENTRY.fullmatch(entry)
+        return entry if cut is None else cut[1]

@@ -28,6 +28,4 @@ def prepare(connection: Any) -> None:
         for name, value in (connection.transport_options or {}).items()
         if name != "retry_on_timeout"
     }
-    for channel in transport.channels:  # kombu makes one as it connects
-        channel.retry_on_timeout = False
     transport.cycle.on_poll_init = partial(setattr, transport.cycle, "poller")

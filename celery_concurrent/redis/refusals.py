@@ -6,16 +6,23 @@ would repeat for ever: the consumer connects again, to the master that there is 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
-#: In the text of a reply, also of one that a script passes on.
-_CODES = ("READONLY", "NOREPLICAS", "MISCONF", "MASTERDOWN", "BUSY", "OOM")
+#: At the beginning of a reply, or where a script or redis-py's pipeline passes it on.
+_CODE = re.compile(
+    r"(?:^|-|caused error: )(?:READONLY|NOREPLICAS|MISCONF|MASTERDOWN|BUSY|OOM|UNBLOCKED)\b"
+)
 #: Classes that redis-py has for some, less the code in the text (5.3 to 8).
 _CLASSES = ("ReadOnlyError", "OutOfMemoryError", "MasterDownError")
+
+
+class RefusedError(RedisConnectionError):
+    """Redis refuses for a while."""
 
 
 @contextmanager
@@ -28,11 +35,10 @@ def refusals_as_lost_connections() -> Iterator[None]:
         yield
     except ResponseError as error:
         if is_for_now(error):
-            raise RedisConnectionError(f"Redis refuses for now: {error}") from error
+            raise RefusedError(f"Redis refuses for now: {error!s}") from error
         raise
 
 
 def is_for_now(error: ResponseError) -> bool:
     """Whether Redis says "not now" rather than "no"."""
-    text = str(error)
-    return type(error).__name__ in _CLASSES or any(code in text for code in _CODES)
+    return type(error).__name__ in _CLASSES or _CODE.search(str(error)) is not None

@@ -30,7 +30,7 @@ from celery_concurrent.redis.encoding import (
     is_short,
     outcome_of,
 )
-from celery_concurrent.redis.refusals import refusals_as_lost_connections
+from celery_concurrent.redis.refusals import RefusedError, refusals_as_lost_connections
 from celery_concurrent.redis.storing import Storing, Write
 
 #: Seconds for which an input counts as young: no broker has delivered it to another node.
@@ -192,9 +192,14 @@ class ResultWriter:
     def _write_together(self, batch: list[Result]) -> None:
         client = self._plain.client
         keys = [result.key for result in batch if result.may_be_stored]
-        # What a failover refuses is tried again, too.
-        with refusals_as_lost_connections():
-            self._storing.write(client, self._encode(batch, self._storing.read(client, keys)))
+        try:
+            with refusals_as_lost_connections():
+                self._storing.write(client, self._encode(batch, self._storing.read(client, keys)))
+        except RefusedError:
+            # It is tried again, in a failover on the server that is the master by then.
+            self._storing.close()
+            client.connection_pool.disconnect()
+            raise
 
     def _encode(self, batch: list[Result], stored: dict[Any, Any]) -> list[Write]:
         recorder = self._recorder

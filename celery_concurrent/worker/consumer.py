@@ -12,7 +12,6 @@ until a connection is lost).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from inspect import signature
 from math import inf
@@ -26,24 +25,24 @@ from celery.worker import state as worker_state
 from celery.worker.consumer import Consumer
 from celery.worker.consumer.tasks import Tasks
 from kombu.common import ignore_errors
+from redis.exceptions import ResponseError
 
 from celery_concurrent import routing
 from celery_concurrent.pool.core import NodePool
 from celery_concurrent.pool.inputs import Input, guarded
 from celery_concurrent.pool.shortcuts import decode_quickly
 from celery_concurrent.pool.slots import PLAIN
-from celery_concurrent.rabbitmq.closures import closed_channels_as_lost_connections
 from celery_concurrent.rabbitmq.fetching import RabbitFetching
 from celery_concurrent.redis.channel import AtomicChannel
 from celery_concurrent.redis.fetching import RedisFetching
 from celery_concurrent.redis.polling import poll_open_sockets
 from celery_concurrent.redis.preparing import prepare
-from celery_concurrent.redis.refusals import refusals_as_lost_connections
+from celery_concurrent.redis.refusals import is_for_now
 from celery_concurrent.worker import plan
 from celery_concurrent.worker.greenloop import green_loop
 from celery_concurrent.worker.holding import leases_of
 from celery_concurrent.worker.lanes import LaneConsumer, Lanes
-from celery_concurrent.worker.reconnecting import look_often
+from celery_concurrent.worker.reconnecting import Retrying, look_often
 from celery_concurrent.worker.settling import SettlingCall
 
 logger = get_logger(__name__)
@@ -76,9 +75,11 @@ class NodeConsumer(Consumer):
         super().__init__(*args, **kwargs)
         if self.hub is None and self.pool.is_green:
             self.loop = green_loop
-        self.blueprint.start = partial(_start, self.blueprint.start)
+        self.blueprint.start = Retrying(self.blueprint.start)
         self._redis = RedisFetching(partial(leases_of, node_pool(self), self.hostname))
         self._rabbitmq = RabbitFetching()
+        #: What the connection's transport does at each turn of the hub; kombu leaves it there.
+        self._ticks: set[Any] = set()
         self._has_events = False
         self._hub_turns = False
         self._disables_prefetch = bool(self.app.conf.worker_disable_prefetch)
@@ -217,8 +218,10 @@ class NodeConsumer(Consumer):
             self._redis.flush_acks()
             self._rabbitmq.flush_acks()
             self._flush_events()
-        except (*self.connection_errors, ValueError) as error:
+        except (*self.connection_errors, ValueError, ResponseError) as error:
             # ValueError: without a hub, the consumer may close what is just being read.
+            if isinstance(error, ResponseError) and not is_for_now(error):
+                raise
             logger.debug("acks are kept for the next connection: %r", error)
         if self.hub is None:
             self._redis.ring()
@@ -326,6 +329,13 @@ class NodeConsumer(Consumer):
     def _restore_prefetch_count_after_connection_restart(self, p: Any, *args: Any) -> None:
         """The lanes' limits hold at once, on every connection."""
 
+    def connect(self) -> Any:
+        before = set() if self.hub is None else set(self.hub.on_tick)
+        connection = super().connect()
+        if self.hub is not None:
+            self._ticks = self.hub.on_tick - before
+        return connection
+
     def connection_for_read(self, heartbeat: Any = None) -> Any:
         connection = super().connection_for_read(heartbeat=heartbeat)
         if node_pool(self).settings.batching:
@@ -344,13 +354,9 @@ class NodeConsumer(Consumer):
         if self._redis.start_over():
             node_pool(self).engine.drop_held()
         self.lanes = None
+        if self.hub is not None:
+            self.hub.on_tick.difference_update(self._ticks)
         super().on_connection_error_after_connected(exc)
-
-
-def _start(start: Callable[[Any], None], consumer: Any) -> None:
-    """Run the consumer until its connection is lost, or it stops."""
-    with refusals_as_lost_connections(), closed_channels_as_lost_connections():
-        start(consumer)
 
 
 def _check_form(message: Any) -> None:

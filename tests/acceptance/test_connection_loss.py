@@ -90,6 +90,35 @@ def test_a_node_goes_on_when_redis_forgets_its_scripts(
     assert "Connection to broker lost" not in node.log()
 
 
+#: How much a node does at each turn of its hub.
+TICKS = """
+from celery.worker.control import inspect_command
+
+
+@inspect_command()
+def ticks(state):
+    return len(state.consumer.hub.on_tick)
+"""
+
+
+@pytest.mark.batching
+def test_nothing_is_left_in_the_hub_of_a_connection_that_is_lost(
+    celery_project: MakeProject, celery_node: StartNode, redis_broker: Broker
+) -> None:
+    project = celery_project(load.source() + TICKS, broker=redis_broker)
+    node = celery_node(project, *load.NODE)
+
+    def ticks() -> int:
+        replies = wait_for(lambda: project.app.control.broadcast("ticks", reply=True, limit=1))
+        return int(next(iter(replies[0].values())))
+
+    before = ticks()
+    for turn in range(3):
+        kill_redis_clients(redis_broker.url, node, "woken by")
+        wait_for(lambda: node.log().count("Connection to broker lost") == turn + 1)  # noqa: B023
+        assert ticks() == before
+
+
 def test_a_node_goes_on_when_rabbitmq_closes_its_connections(
     celery_project: MakeProject,
     celery_node: StartNode,

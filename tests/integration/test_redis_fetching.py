@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -154,15 +155,78 @@ def test_acks_that_a_take_has_taken_along_are_not_sent_again(
 def test_a_message_of_a_queue_that_was_cancelled_meanwhile_goes_back_and_is_held_no_more(
     fetcher: Fetcher, client: Any, redis_url: str
 ) -> None:
-    client.put("hello")
-    fetcher.hear()
-    assert fetcher.stage() is Stage.TAKING
-    fetcher.connection.transport._callbacks.pop("queue")
     with redis.Redis.from_url(redis_url) as server:
-        wait_for(lambda: fetcher.has(0) and server.llen("queue") == 1)
+        for number in range(3):
+            client.put(number)
+        before = [json.loads(each)["body"] for each in server.lrange("queue", 0, -1)]
+        fetcher.channel.wake(None)
+        fetcher.fetching.take()
+        assert fetcher.stage() is Stage.TAKING
+        fetcher.connection.transport._callbacks.pop("queue")
+        wait_for(lambda: fetcher.has(0) and server.llen("queue") == 3)
+        assert [json.loads(each)["body"] for each in server.lrange("queue", 0, -1)] == before
         assert not server.exists("unacked", "unacked_index")
         assert server.keys("unacked.held.*") == []
     assert fetcher.arrived == []
+
+
+def test_what_could_not_go_back_goes_to_the_next_connection(
+    fetcher: Fetcher, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Any) -> None:
+        raise OSError("the connection is lost")
+
+    client.put("hello")
+    fetcher.hear()
+    fetcher.connection.transport._callbacks.pop("queue")
+    monkeypatch.setattr(fetcher.channel, "put_back", fail)
+    with pytest.raises(OSError, match="lost"):
+        wait_for(lambda: fetcher.connection.drain_events(timeout=1))
+    messages, _ = fetcher.channel.hand_over()
+    assert list(messages.values()) == [None]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"body": "a"},  # no base64
+        {"body": 7},
+        {"headers": [1]},
+        {"properties": {"body_encoding": "rot13"}},
+        {"properties": {"body_encoding": 7}},
+    ],
+    ids=str,
+)
+def test_what_kombu_can_make_no_message_of_is_dropped_for_good(
+    fetcher: Fetcher, client: Any, redis_url: str, odd: dict[str, Any]
+) -> None:
+    with redis.Redis.from_url(redis_url) as server:
+        client.put("hello")
+        found = server.rpop("queue")
+        assert isinstance(found, bytes)
+        message = json.loads(found)
+        properties = {**message.pop("properties"), **odd.pop("properties", {})}
+        server.lpush("queue", json.dumps({**message, **odd, "properties": properties}))
+        client.put("next")
+        fetcher.channel.wake(None)
+        wait_for(lambda: fetcher.has(1))
+        assert fetcher.arrived[0].payload == "next"
+        fetcher.fetching.flush_acks()
+        assert server.hlen("unacked") == 1
+
+
+def test_a_tag_within_a_message_settles_no_other(
+    fetcher: Fetcher, client: Any, redis_url: str
+) -> None:
+    client.put("hello")
+    wait_for(lambda: fetcher.has(1))
+    with redis.Redis.from_url(redis_url) as server:
+        tag = fetcher.arrived[0].delivery_tag
+        server.lpush("queue", json.dumps({"original": {"delivery_tag": tag}}))
+        client.put("next")
+        wait_for(lambda: fetcher.has(2))
+        fetcher.fetching.flush_acks()
+        assert server.hexists("unacked", tag)
 
 
 def test_without_emulated_acks_inputs_are_taken_in_kombus_own_way(redis_url: str) -> None:
@@ -212,6 +276,7 @@ def test_what_living_nodes_hold_is_not_restored_as_a_consumer_connects(
         assert connection.transport.cycle.poller is hub.poller
         assert bool(server.exists("unacked")) is prepared
         # A connection that waits must not come back by itself.
+        assert connection.default_channel  # which does not wait
         params = connection.channel()._connparams(asynchronous=True)
         assert params["retry_on_timeout"] is not prepared
         hub.close()

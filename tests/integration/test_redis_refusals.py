@@ -85,6 +85,8 @@ def test_a_node_goes_on_when_redis_takes_writes_again(
     wait_for(lambda: len(started()) == 2)
     with private_redis.client() as server:
         refuse(server, True)
+        for kind in ("normal", "pubsub"):  # a new connection is refused as well
+            server.client_kill_filter(_type=kind, skipme=True)
         (project.folder / f"{project.name}.py.0").touch()
         # Longer than the node's lease.
         until = time.monotonic() + 3.0
@@ -95,6 +97,7 @@ def test_a_node_goes_on_when_redis_takes_writes_again(
     for number in range(1, 4):
         (project.folder / f"{project.name}.py.{number}").touch()
     assert [result.get(timeout=20) for result in results] == [0, 1, 2, 3]
+    assert "Redis refuses for now" in node.log()
     # Nobody else was there to take what the node had.
     assert sorted(started()) == sorted(result.id for result in results)
 

@@ -23,6 +23,7 @@ def test_what_is_closed_while_a_node_consumes_is_lost(method: tuple[int, int] | 
     [
         PreconditionFailed("inequivalent arg 'durable' for queue", (50, 10), reply_code=406),
         PreconditionFailed("inequivalent arg 'type' for exchange", (40, 10), reply_code=406),
+        PreconditionFailed("consumer arguments", (60, 20), reply_code=406),
         NotFound("no queue", (50, 10), reply_code=404),
     ],
     ids=repr,
