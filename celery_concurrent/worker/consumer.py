@@ -5,9 +5,8 @@ Celery's internals that are used here (5.6 and 5.7): ``Consumer.call_soon`` and
 ETA is due), ``create_task_handler``, its ``promise`` (see :mod:`.settling`), ``on_invalid_task``,
 ``update_strategies`` (before each tracer is built), ``_update_prefetch_count``,
 ``cancel_active_requests``, ``on_close`` (called as the consumer stops, and as it starts anew),
-``on_send_event_buffered`` (5.7: one flush per turn of the hub),
-``on_connection_error_after_connected``, ``connection_for_read`` and ``blueprint.start`` (which runs
-until a connection is lost).
+``on_send_event_buffered`` (5.7: one flush per turn of the hub) and
+``on_connection_error_after_connected``.
 """
 
 from __future__ import annotations
@@ -22,13 +21,11 @@ from celery.exceptions import InvalidTaskError
 from celery.utils.log import get_logger
 from celery.utils.quorum_queues import detect_quorum_queues
 from celery.worker import state as worker_state
-from celery.worker.consumer import Consumer
 from celery.worker.consumer.tasks import Tasks
 from kombu.common import ignore_errors
 from redis.exceptions import ResponseError
 
 from celery_concurrent import routing
-from celery_concurrent.pool.core import NodePool
 from celery_concurrent.pool.inputs import Input, guarded
 from celery_concurrent.pool.shortcuts import decode_quickly
 from celery_concurrent.pool.slots import PLAIN
@@ -36,13 +33,12 @@ from celery_concurrent.rabbitmq.fetching import RabbitFetching
 from celery_concurrent.redis.channel import AtomicChannel
 from celery_concurrent.redis.fetching import RedisFetching
 from celery_concurrent.redis.polling import poll_open_sockets
-from celery_concurrent.redis.preparing import prepare
 from celery_concurrent.redis.refusals import is_for_now
 from celery_concurrent.worker import plan
+from celery_concurrent.worker.connecting import ConnectingConsumer, node_pool
 from celery_concurrent.worker.greenloop import green_loop
 from celery_concurrent.worker.holding import leases_of
 from celery_concurrent.worker.lanes import LaneConsumer, Lanes
-from celery_concurrent.worker.reconnecting import Retrying, look_often
 from celery_concurrent.worker.settling import SettlingCall
 
 logger = get_logger(__name__)
@@ -66,7 +62,7 @@ class LaneStep(bootsteps.StartStopStep):
             c.close_lanes()
 
 
-class NodeConsumer(Consumer):
+class NodeConsumer(ConnectingConsumer):
     """Fetches by the slots of the pool, and settles in order on one thread."""
 
     lanes: Lanes | None = None
@@ -75,11 +71,8 @@ class NodeConsumer(Consumer):
         super().__init__(*args, **kwargs)
         if self.hub is None and self.pool.is_green:
             self.loop = green_loop
-        self.blueprint.start = Retrying(self.blueprint.start)
         self._redis = RedisFetching(partial(leases_of, node_pool(self), self.hostname))
         self._rabbitmq = RabbitFetching()
-        #: What the connection's transport does at each turn of the hub; kombu leaves it there.
-        self._ticks: set[Any] = set()
         self._has_events = False
         self._hub_turns = False
         self._disables_prefetch = bool(self.app.conf.worker_disable_prefetch)
@@ -329,23 +322,6 @@ class NodeConsumer(Consumer):
     def _restore_prefetch_count_after_connection_restart(self, p: Any, *args: Any) -> None:
         """The lanes' limits hold at once, on every connection."""
 
-    def connect(self) -> Any:
-        before = set() if self.hub is None else set(self.hub.on_tick)
-        connection = super().connect()
-        if self.hub is not None:
-            self._ticks = self.hub.on_tick - before
-        return connection
-
-    def connection_for_read(self, heartbeat: Any = None) -> Any:
-        connection = super().connection_for_read(heartbeat=heartbeat)
-        if node_pool(self).settings.batching:
-            prepare(connection)
-        return connection
-
-    def ensure_connected(self, conn: Any) -> Any:
-        look_often(conn)
-        return super().ensure_connected(conn)
-
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         node_pool(self).engine.passing.allow(0.0)
         # Before the broken connection is closed, which would give back what still runs here.
@@ -354,8 +330,6 @@ class NodeConsumer(Consumer):
         if self._redis.start_over():
             node_pool(self).engine.drop_held()
         self.lanes = None
-        if self.hub is not None:
-            self.hub.on_tick.difference_update(self._ticks)
         super().on_connection_error_after_connected(exc)
 
 
@@ -391,10 +365,3 @@ def _give_back(messages: list[Any]) -> None:
                 message.requeue()
         # kombu's emulated channels may still be popping (BRPOP), and would get it themselves: there
         # it goes back when they close.
-
-
-def node_pool(consumer: Any) -> NodePool:
-    """The consumer's pool, which is one of ours."""
-    pool = consumer.pool
-    assert isinstance(pool, NodePool)
-    return pool
