@@ -216,7 +216,7 @@ class Engine:
     def _begin(self, input: Input, hold: Hold | None) -> None:
         """It has its slot, and is about to run; on any thread."""
         input.started_at = time.monotonic()
-        input.hold = hold if input.request.task.acks_late else None
+        input.hold = hold
         self._redeliveries.starts(input)
 
     def _announce(self, input: Input, request: Any) -> None:
@@ -228,7 +228,7 @@ class Engine:
             input.gate = self.gate
             self.gate.started_early(request)
         request.on_accepted(input.token, input.started_at)
-        if request.acknowledged:
+        if request.acknowledged:  # early: it is nobody's to lose
             input.hold = None
 
     def _context_of(self, input: Input) -> Context:
@@ -288,9 +288,10 @@ class Engine:
             elif input.ended == LOST:
                 forget(input.request)
         finally:
-            self._part_with(input)
-            if not passed:
-                self.start(self.slots.give_back(input))
+            if passed:
+                self._part_with(input)
+            else:
+                self.start(self._release(input))
 
     def _release(self, input: Input) -> list[Input]:
         self._part_with(input)

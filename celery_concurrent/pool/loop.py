@@ -78,11 +78,11 @@ class AsyncInputs:
         input.interrupter = tracing
         self._tasks.add(task)  # the loop itself holds its tasks by weak references only
 
-    def ended(self, tracing: InputTracing, following: Following | None) -> None:
-        """On the loop: an input's work has returned this."""
-        self._tasks.discard(tracing.task)
+    def ended(self, task: asyncio.Task[None] | None, following: Following | None, run: Run) -> None:
+        """On the loop: the work of an input, ``run``, has returned this."""
+        self._tasks.discard(task)
         if following is not None:
-            following.context.run(self._start, following.input, tracing.run)
+            following.context.run(self._start, following.input, run)
 
 
 class InputTracing(Tracing):
@@ -97,12 +97,11 @@ class InputTracing(Tracing):
         run: the tracer, to be called with the input; must not raise.
     """
 
-    __slots__ = ("_inputs", "_pending", "input", "run", "task")
+    __slots__ = ("_inputs", "_pending", "input", "task")
 
     def __init__(self, inputs: AsyncInputs, input: Input, run: Run) -> None:
         super().__init__(run, input)
         self._inputs = inputs
-        self.run = run
         self.input = input
         self._pending: BaseException | None = None
         self.task: asyncio.Task[None] | None = None
@@ -129,7 +128,7 @@ class InputTracing(Tracing):
 
         What follows is not the task's result, which lives as long as somebody keeps the task.
         """
-        self._inputs.ended(self, value)
+        self._inputs.ended(self.task, value, self._call)
         self.task = None
 
     def _cancel(self, error: type[BaseException]) -> None:

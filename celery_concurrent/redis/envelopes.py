@@ -88,6 +88,7 @@ def _read(message: bytes) -> dict[str, Any] | None:
     for load in (loads, json.loads):
         with suppress(Exception):
             envelope = load(bytes_to_str(message))
+            # Both are there, and the tag may be a key.
             hash(envelope["properties"]["delivery_tag"]), envelope["properties"]["delivery_info"]
             headers = envelope.get("headers")
             if isinstance(headers, dict):

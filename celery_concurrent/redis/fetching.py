@@ -22,7 +22,7 @@ from celery_concurrent.redis.lease import Lease, LeaseLostError
 from celery_concurrent.redis.leases import Leases, quickly
 from celery_concurrent.redis.ledger import Ledger
 from celery_concurrent.redis.records import LostTake
-from celery_concurrent.redis.refusals import is_for_now
+from celery_concurrent.redis.refusals import refusals_as_lost_connections
 from celery_concurrent.redis.wakeups import Wakeups
 
 logger = get_logger(__name__)
@@ -59,11 +59,10 @@ class RedisFetching:
             wakeups.close()
             return
         try:
-            wakeups.check()
-            Holdings(wakeups).probe(self._leases.current.id)
+            with refusals_as_lost_connections():
+                wakeups.check()
+                Holdings(wakeups).probe(self._leases.current.id)
         except ResponseError as error:
-            if is_for_now(error):
-                raise
             logger.warning(
                 "Redis does not track keys or run scripts for this node (%s): inputs are taken in "
                 "kombu's own way, which can lose one when the node is killed, and they come back "

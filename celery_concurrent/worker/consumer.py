@@ -23,7 +23,6 @@ from celery.utils.quorum_queues import detect_quorum_queues
 from celery.worker import state as worker_state
 from celery.worker.consumer.tasks import Tasks
 from kombu.common import ignore_errors
-from redis.exceptions import ResponseError
 
 from celery_concurrent import routing
 from celery_concurrent.pool.inputs import Input, guarded
@@ -33,7 +32,7 @@ from celery_concurrent.rabbitmq.fetching import RabbitFetching
 from celery_concurrent.redis.channel import AtomicChannel
 from celery_concurrent.redis.fetching import RedisFetching
 from celery_concurrent.redis.polling import poll_open_sockets
-from celery_concurrent.redis.refusals import is_for_now
+from celery_concurrent.redis.refusals import refusals_as_lost_connections
 from celery_concurrent.worker import plan
 from celery_concurrent.worker.connecting import ConnectingConsumer, node_pool
 from celery_concurrent.worker.greenloop import green_loop
@@ -172,10 +171,11 @@ class NodeConsumer(ConnectingConsumer):
 
     def _turn(self) -> None:
         """At the end of each of the hub's turns, before it polls."""
-        node_pool(self).engine.passing.allow(LONGEST_TURN)
+        pool = node_pool(self)
+        pool.engine.passing.allow(LONGEST_TURN)
         self.check_lease()
         self._redis.take()
-        slots = node_pool(self).slots
+        slots = pool.slots
         self._redis.flush_acks_between_takes(most=slots.total - slots.running)
         self._rabbitmq.turn()
         self._flush_events()
@@ -208,13 +208,12 @@ class NodeConsumer(ConnectingConsumer):
         if self._hub_turns and not worker_state.should_terminate:
             return  # the hub's turn in which this is called flushes at its end
         try:
-            self._redis.flush_acks()
-            self._rabbitmq.flush_acks()
-            self._flush_events()
-        except (*self.connection_errors, ValueError, ResponseError) as error:
+            with refusals_as_lost_connections():
+                self._redis.flush_acks()
+                self._rabbitmq.flush_acks()
+                self._flush_events()
+        except (*self.connection_errors, ValueError) as error:
             # ValueError: without a hub, the consumer may close what is just being read.
-            if isinstance(error, ResponseError) and not is_for_now(error):
-                raise
             logger.debug("acks are kept for the next connection: %r", error)
         if self.hub is None:
             self._redis.ring()
