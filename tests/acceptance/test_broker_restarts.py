@@ -19,9 +19,6 @@ from tests.services.redis import RedisServer
 #: Seconds from the moment at which the broker takes connections.
 WITHIN = 5.0
 
-#: Inputs that wait in the node are others' as soon as its connection is lost, too.
-RESERVING = {"RESERVE": "3"}
-
 pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
@@ -33,7 +30,7 @@ def test_redis_restarts(
 ) -> None:
     broker = Broker(kind="redis", url=private_redis.url(), backend=redis_url)
     inputs = Load(celery_project(load.source(), broker=broker))
-    celery_node(inputs.project, *load.NODE, loglevel="WARNING", ready=False, env=RESERVING)
+    celery_node(inputs.project, *load.NODE, loglevel="WARNING", ready=False, env=load.RESERVING)
     restart_under_load(inputs, private_redis.stop, private_redis.start)
 
 
@@ -70,7 +67,7 @@ def test_rabbitmq_restarts(
 ) -> None:
     broker = Broker(kind="rabbitmq", url=private_rabbitmq.url(), backend=redis_url)
     inputs = Load(celery_project(load.source(), broker=broker))
-    celery_node(inputs.project, *load.NODE, loglevel="WARNING", ready=False, env=RESERVING)
+    celery_node(inputs.project, *load.NODE, loglevel="WARNING", ready=False, env=load.RESERVING)
     restart_under_load(inputs, private_rabbitmq.stop, private_rabbitmq.start)
 
 

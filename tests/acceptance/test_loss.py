@@ -94,5 +94,5 @@ def test_a_node_killed_beside_a_stock_worker_loses_nothing(
 
 
 def every_other_with_a_reserve(celery_node: StartNode, project: Project, number: int) -> Node:
-    env = {"RESERVE": "3"} if number % 2 else {}
+    env = load.RESERVING if number % 2 else {}
     return celery_node(project, *load.NODE, loglevel="WARNING", ready=False, env=env)

@@ -109,6 +109,8 @@ async def anap(self, seconds):
 QUEUES = ("noops", "anoops", "naps", "anaps", "mixed")
 #: The options of a node that consumes all of them, at full speed.
 NODE = ("-Q", ",".join(QUEUES))
+#: The environment of one that holds inputs beside those that run.
+RESERVING = {"RESERVE": "3"}
 #: The slots of such a node.
 SLOTS = 190
 

@@ -11,15 +11,10 @@ from typing import Any
 import pytest
 from celery.worker import state
 
-from celery_concurrent.limits import Limits
-from celery_concurrent.pool.deadlines import Deadlines
 from celery_concurrent.pool.engine import Engine
-from celery_concurrent.pool.inbox import Inbox
 from celery_concurrent.pool.inputs import Input
 from celery_concurrent.pool.runners import Run
-from celery_concurrent.pool.slots import Slots
-from celery_concurrent.pool.timelimits import TimeLimits
-from tests.services.inputs import make_input
+from tests.services.inputs import engine_of_one_slot, make_input
 
 
 @dataclass
@@ -71,14 +66,11 @@ class Parts:
 
 @pytest.fixture
 def parts() -> Iterator[Parts]:
-    inbox, deadlines, runners = Inbox(), Deadlines(), Noting()
-    slots: Slots[Input] = Slots({"task": Limits(max_inputs=1)}, plain=1, cap=None, counted=["task"])
-    limits = TimeLimits(deadlines, inbox.post, stuck_timeout=60.0, drain=lambda: None)
-    engine = Engine(runners, slots, inbox, limits, counts_early=lambda _: False)
+    runners = Noting()
     back: list[Any] = []
-    engine.give_back = back.extend
-    yield Parts(engine, runners, back)
-    deadlines.close()
+    with engine_of_one_slot(runners) as (engine, _):
+        engine.give_back = back.extend
+        yield Parts(engine, runners, back)
 
 
 def end(parts: Parts, input: Input) -> None:

@@ -19,18 +19,14 @@ from celery.worker import state
 from celery.worker.request import Request as CeleryRequest
 
 from celery_concurrent.context import CURRENT_INPUT
-from celery_concurrent.limits import Limits
 from celery_concurrent.pool.concurrent import _run_in_turn
-from celery_concurrent.pool.deadlines import Deadlines
 from celery_concurrent.pool.engine import Engine
 from celery_concurrent.pool.inbox import Inbox
 from celery_concurrent.pool.inputs import Input
 from celery_concurrent.pool.loop import AsyncInputs
 from celery_concurrent.pool.runners import Following, Run
-from celery_concurrent.pool.slots import Slots
-from celery_concurrent.pool.timelimits import TimeLimits
 from celery_concurrent.sent import SENT_AT
-from tests.services.inputs import make_input
+from tests.services.inputs import engine_of_one_slot, make_input
 
 
 class Request:
@@ -118,13 +114,10 @@ class Node:
 
 @pytest.fixture
 def node() -> Iterator[Node]:
-    inbox, deadlines, runners = Inbox(), Deadlines(), Waiting()
-    slots: Slots[Input] = Slots({"task": Limits(max_inputs=1)}, plain=1, cap=None, counted=["task"])
-    limits = TimeLimits(deadlines, inbox.post, stuck_timeout=60.0, drain=lambda: None)
-    engine = Engine(runners, slots, inbox, limits, counts_early=lambda _: False)
-    engine.passing.allow(60.0)
-    yield Node(engine, inbox, runners, [])
-    deadlines.close()
+    runners = Waiting()
+    with engine_of_one_slot(runners) as (engine, inbox):
+        engine.passing.allow(60.0)
+        yield Node(engine, inbox, runners, [])
 
 
 def test_the_next_in_line_follows_before_the_end_is_settled(node: Node) -> None:
