@@ -80,7 +80,7 @@ def _report(console: Console, plan: Plan, entries: Sequence[Entry], out: Path) -
 
 
 def _is_ours_sound(plan: Plan, entries: Sequence[Entry]) -> bool:
-    ours = {c.name for c in plan.contenders if c.family in {"ours", "ours ahead"}}
+    ours = {c.name for c in plan.contenders if c.family == "ours"}
     failed = [e for e in entries if e.contender in ours and not e.measured.figures]
     return not failed and not any(name in ours for name, _broker, _cell in losses(entries))
 

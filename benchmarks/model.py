@@ -9,7 +9,7 @@ Broker = Literal["redis", "rabbitmq"]
 Kind = Literal["async", "sync"]
 TaskName = Literal["noop", "nap", "model", "publish"]
 Better = Literal["more", "less"]
-Family = Literal["ours", "ours ahead", "pool", "late pool", "peer", "limit"]
+Family = Literal["ours", "pool", "late pool", "peer", "limit"]
 
 BROKERS: tuple[Broker, ...] = ("redis", "rabbitmq")
 KINDS: tuple[Kind, ...] = ("async", "sync")

@@ -23,7 +23,6 @@ from benchmarks.summary import Line, Value, behind, losses
 
 _RATIO_NAMES = (
     "best of Celery",
-    "best of Celery, ahead",
     "late acks",
     "taskiq",
     "aio-celery",
@@ -42,10 +41,8 @@ def show(console: Console, lines: Sequence[Line], entries: Sequence[Entry]) -> N
         console.print(note, style="yellow", highlight=False, markup=False)
     short = behind(lines)
     for line, ratio in short:
-        ahead = line.ratios.get("best of Celery, ahead")
-        told = "" if ahead is None else f" (with a reserve {ahead:.2f})"
         console.print(
-            f"behind Celery's best: {line.cell.broker}, {line.title}: {ratio:.2f}{told}",
+            f"behind Celery's best: {line.cell.broker}, {line.title}: {ratio:.2f}",
             style="red",
         )
     if not short and any(line.ratios for line in lines):

@@ -72,20 +72,13 @@ def _line(
     for contender in contenders:
         if contender.family in {"peer", "limit"}:
             rivals[contender.name] = [values[contender.name]]
-    ours, ahead = (
-        next((v for c in contenders if c.family == family and (v := values[c.name])), None)
-        for family in ("ours", "ours ahead")
-    )
-    with_reserve = {"best of Celery, ahead": rivals["best of Celery"]}
+    ours = next((v for c in contenders if c.family == "ours" and (v := values[c.name])), None)
     return Line(
         cell=cell,
         title=title,
         figure=figure,
         values={name: value for name, value in values.items() if value is not None},
-        ratios={
-            **_ratios(ours, rivals, figure.better),
-            **_ratios(ahead, with_reserve, figure.better),
-        },
+        ratios=_ratios(ours, rivals, figure.better),
     )
 
 

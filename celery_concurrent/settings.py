@@ -17,7 +17,8 @@ class NodeSettings:
         eta_limit: ETA and countdown inputs that each group of queues holds beside its slots;
             ``worker_eta_task_limit`` goes before it.
         reserve: inputs of each function or service that the node fetches beside those in its slots,
-            to start them without a round trip when a slot comes back.
+            to start them without a round trip when a slot comes back. None leaves it to the node:
+            a few while inputs are short (:mod:`.pool.reserve`).
         stuck_timeout: seconds that an input may outlive its hard time limit or its
             cancellation before the node drains and exits.
         batching: whether inputs are taken, acknowledged and their results stored many at once.
@@ -34,7 +35,7 @@ class NodeSettings:
 
     io_threads: int = 4
     eta_limit: int = 1000
-    reserve: int = 0
+    reserve: int | None = None
     stuck_timeout: float = 60.0
     batching: bool = True
     log_lines: int = 200
@@ -43,7 +44,8 @@ class NodeSettings:
     def __post_init__(self) -> None:
         self._require_number("io_threads", int, least=1)
         self._require_number("eta_limit", int, least=0)
-        self._require_number("reserve", int, least=0)
+        if self.reserve is not None:
+            self._require_number("reserve", int, least=0)
         self._require_number("stuck_timeout", float, least=0)
         self._require_number("log_lines", int, least=0)
         self._require_number("redis_lease", float, least=1)

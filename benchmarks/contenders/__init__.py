@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.contenders.aio import AioCelery
 from benchmarks.contenders.base import Contender, Family
-from benchmarks.contenders.node import ahead, ours
+from benchmarks.contenders.node import ours
 from benchmarks.contenders.pools import (
     eventlet,
     gevent,
@@ -21,7 +21,6 @@ __all__ = ["CONTENDERS", "Contender", "Family"]
 
 CONTENDERS: tuple[Contender, ...] = (
     ours,
-    ahead,
     prefork,
     threads,
     gevent,

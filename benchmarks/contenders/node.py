@@ -11,28 +11,20 @@ from benchmarks.wires import Wire
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OurNode:
-    """Pool size and prefetch come from the task's ``max_inputs``.
-
-    Args:
-        app: the module of the app that it serves.
-    """
+    """Pool size and prefetch come from the task's ``max_inputs``."""
 
     name: str = "our node"
     family: Family = "ours"
     packages: tuple[str, ...] = ("celery-concurrent", "celery")
-    app: str = "benchmarks.apps.node"
 
     def can(self, cell: Cell) -> bool:
-        # A reserve is for one thing only.
-        return cell.task != "publish" and (self.family == "ours" or cell.row == "refill")
+        return cell.task != "publish"
 
     def launch(self, _cell: Cell, python: str) -> Launch:
-        return celery_worker(python, self.app, "-P", "concurrent")
+        return celery_worker(python, "benchmarks.apps.node", "-P", "concurrent")
 
     def wire(self, cell: Cell, place: Place) -> Wire:
         return celery_wire(cell, place)
 
 
 ours = OurNode()
-#: As Celery's pools, it has the next input in memory.
-ahead = OurNode(name="our node ahead", family="ours ahead", app="benchmarks.apps.ahead")

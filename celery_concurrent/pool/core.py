@@ -84,7 +84,14 @@ class NodePool(BasePool):
         self._stopping = False
         self._terminating = False
         slots: Slots[Input] = Slots({}, plain=limit or 1, cap=None, counted=())
-        self.engine = Engine(self, slots, self.inbox, self._time_limits, self._intake.counts_early)
+        self.engine = Engine(
+            self,
+            slots,
+            self.inbox,
+            self._time_limits,
+            counts_early=self._intake.counts_early,
+            reserve=self.settings.reserve,
+        )
 
     # -- runners, by subclass
 

@@ -27,7 +27,8 @@ from celery_concurrent.pool.inputs import LOST, Hold, Input
 from celery_concurrent.pool.outcomes import Outcome, run_tracer
 from celery_concurrent.pool.passing import Passing
 from celery_concurrent.pool.redeliveries import Redeliveries
-from celery_concurrent.pool.requests import forget, is_stopping
+from celery_concurrent.pool.requests import forget, is_stopping, was_fetched_ahead
+from celery_concurrent.pool.reserve import Reserves
 from celery_concurrent.pool.runners import Following, Run, Runners
 from celery_concurrent.pool.slots import Slots
 from celery_concurrent.pool.timelimits import TimeLimits
@@ -58,6 +59,7 @@ class Engine:
         inbox: reaches the settling thread.
         time_limits: ends what runs too long.
         counts_early: whether an early acknowledged input of this request counts as fetched.
+        reserve: the user's, None for none.
     """
 
     def __init__(
@@ -66,10 +68,13 @@ class Engine:
         slots: Slots[Input],
         inbox: Inbox,
         time_limits: TimeLimits,
+        *,
         counts_early: Callable[[Any], bool],
+        reserve: int | None,
     ) -> None:
         self.slots = slots
         self.timing = Timing()
+        self.reserves = Reserves(reserve)
         #: Where the consumer counts inputs that are acknowledged before they run.
         self.gate: EarlyGate | None = None
         #: Gives that under which the consumer takes inputs now.
@@ -186,6 +191,15 @@ class Engine:
             self._inputs.pop(input.token, None)
         return waiting
 
+    def send_ahead_back(self, group: str) -> None:
+        """Have what was fetched ahead go back to its queue, where another node may take it."""
+        waiting = self.slots.withdraw(group, was_fetched_ahead)
+        for input in waiting:
+            self._inputs.pop(input.token, None)
+        if waiting:
+            logger.info("%s lasts: %d inputs go back, for other nodes", group, len(waiting))
+        self.send_back(waiting)
+
     def send_back(self, inputs: list[Input]) -> None:
         """Have inputs that did not start go back to their queues."""
         for input in inputs:
@@ -281,7 +295,7 @@ class Engine:
             passed: whether another has its slot.
         """
         try:
-            self.timing.ended(input, outcome)
+            self.reserves.ended(input.group, self.timing.ended(input, outcome))
             if input.ended is None and not input.dropped:
                 outcome.report(input.request)
                 self._redeliveries.remember(input, outcome)

@@ -177,6 +177,21 @@ class Slots(Generic[H]):
         self.on_change()
         return following
 
+    def first_in_line(self, name: str) -> H | None:
+        """Who has waited longest in this group."""
+        with self._lock:
+            waiting = self.groups[name].waiting
+            return waiting[0] if waiting else None
+
+    def withdraw(self, name: str, may_leave: Callable[[H], bool]) -> list[H]:
+        """Take out of a group's line, and return, those who may leave it."""
+        with self._lock:
+            group = self.groups[name]
+            leaving = [holder for holder in group.waiting if may_leave(holder)]
+            group.waiting = deque(holder for holder in group.waiting if holder not in leaving)
+        self.on_change()
+        return leaving
+
     def forget_waiting(self) -> list[H]:
         """Empty the lines, and return who stood in them."""
         with self._lock:

@@ -86,13 +86,15 @@ class Timing:
             # Never below zero: two machines' clocks are not the same.
             task.wait.add(max(0.0, self._wall() - ago - due))
 
-    def ended(self, input: Input, outcome: Outcome) -> None:
-        """Its slot is about to come back."""
+    def ended(self, input: Input, outcome: Outcome) -> float:
+        """Its slot is about to come back, after so many seconds."""
         assert input.started_at is not None
+        seconds = self._clock() - input.started_at
         task = self._task(input.name)
         if task is not None:
-            task.run.add(self._clock() - input.started_at)
+            task.run.add(seconds)
             task.outcomes[_outcome(input, outcome)] += 1
+        return seconds
 
     def fields(self) -> dict[str, Any]:
         """What the node tells of it: ``timing``, ``outcomes`` and ``last_input``."""

@@ -76,6 +76,11 @@ class RedisFetching:
         self._wakeups = wakeups
         self._leases.start(partial(quickly, transport.client, alternates=[]))
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether inputs are taken from Redis in the node's own way."""
+        return self._wakeups is not None
+
     def channel(self, transport: Any, queues: Iterable[str]) -> AtomicChannel | None:
         """A channel to fetch these queues; None where kombu's own has to serve."""
         if self._wakeups is None:

@@ -2,11 +2,11 @@
 
 Celery's internals that are used here (5.6 and 5.7): ``Consumer.call_soon`` and
 ``call_soon_ack`` (how acks reach the hub), ``apply_eta_task`` and ``_limit_post_eta`` (when an
-ETA is due), ``create_task_handler``, its ``promise`` (see :mod:`.settling`), ``on_invalid_task``,
-``update_strategies`` (before each tracer is built), ``_update_prefetch_count``,
-``cancel_active_requests``, ``on_close`` (called as the consumer stops, and as it starts anew),
-``on_send_event_buffered`` (5.7: one flush per turn of the hub) and
-``on_connection_error_after_connected``.
+ETA is due), ``_limit_task`` (when an input has a rate limit), ``create_task_handler``, its
+``promise`` (see :mod:`.settling`), ``on_invalid_task``, ``update_strategies`` (before each tracer
+is built), ``_update_prefetch_count``, ``cancel_active_requests``, ``on_close`` (called as the
+consumer stops, and as it starts anew), ``on_send_event_buffered`` (5.7: one flush per turn of the
+hub) and ``on_connection_error_after_connected``.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from celery.worker.consumer.tasks import Tasks
 from kombu.common import ignore_errors
 
 from celery_concurrent import routing
+from celery_concurrent.marks import mark_of
 from celery_concurrent.pool.inputs import Input, guarded
 from celery_concurrent.pool.shortcuts import decode_quickly
 from celery_concurrent.pool.slots import PLAIN
@@ -34,6 +35,7 @@ from celery_concurrent.redis.fetching import RedisFetching
 from celery_concurrent.redis.polling import poll_open_sockets
 from celery_concurrent.redis.refusals import refusals_as_lost_connections
 from celery_concurrent.worker import plan
+from celery_concurrent.worker.ahead import Ahead
 from celery_concurrent.worker.connecting import ConnectingConsumer, node_pool
 from celery_concurrent.worker.greenloop import green_loop
 from celery_concurrent.worker.holding import leases_of
@@ -76,7 +78,7 @@ class NodeConsumer(ConnectingConsumer):
         self._hub_turns = False
         self._disables_prefetch = bool(self.app.conf.worker_disable_prefetch)
         pool = node_pool(self)
-        self._reserve = pool.settings.reserve
+        self._ahead = Ahead(pool.engine, self._update_prefetch_count)
         pool.inbox.after_drain = self._after_settling
         pool.on_closed.append(self._redis.close)
 
@@ -90,6 +92,7 @@ class NodeConsumer(ConnectingConsumer):
         if pool.settings.batching:
             self._redis.connect(self.connection.transport, has_hub=self.hub is not None)
             self._rabbitmq.connect(self.connection, self.hub)
+        self._ahead.allow(self._may_fetch_ahead())
         queues = list(self.app.amqp.queues.consume_from)
         groups = routing.groups_by_queue(self.app, PLAIN)
         opened = [self._open_lane(lane) for lane in plan.lanes(queues, groups, PLAIN)]
@@ -156,8 +159,18 @@ class NodeConsumer(ConnectingConsumer):
             if name == PLAIN:
                 limit += allowed * self._plain_factor
             else:
-                limit += allowed + self._reserve
+                limit += allowed + self._ahead.of(groups[name])
         return limit or 65535  # worker_prefetch_multiplier=0 lifts the limit
+
+    def _may_fetch_ahead(self) -> bool:
+        """Whether inputs can be given back here, and may be fetched ahead.
+
+        Not without a hub (eventlet), nor where the broker counts per consumer (quorum queues), of
+        which some would come and go.
+        """
+        if self.hub is None or self._disables_prefetch:
+            return False
+        return self._redis.is_connected or self._counts_per_channel()
 
     @property
     def _plain_factor(self) -> int:
@@ -178,6 +191,7 @@ class NodeConsumer(ConnectingConsumer):
         slots = pool.slots
         self._redis.flush_acks_between_takes(most=slots.total - slots.running)
         self._rabbitmq.turn()
+        self._ahead.watch(self.timer)
         self._flush_events()
 
     def check_lease(self) -> None:
@@ -306,6 +320,13 @@ class NodeConsumer(ConnectingConsumer):
         with self.lanes.entered(request.message):
             return super()._limit_post_eta(request, bucket, tokens)
 
+    def _limit_task(self, request: Any, bucket: Any, tokens: int) -> Any:
+        scheduled = super()._limit_task(request, bucket, tokens)
+        mark = mark_of(request.task)
+        if bucket.contents and mark is not None:
+            self._ahead.waits(mark.group_of(request.task))
+        return scheduled
+
     # -- the slots are the prefetch count
 
     def update_strategies(self) -> None:
@@ -323,6 +344,7 @@ class NodeConsumer(ConnectingConsumer):
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         node_pool(self).engine.passing.allow(0.0)
+        self._ahead.allow(False)
         # Before the broken connection is closed, which would give back what still runs here.
         self._rabbitmq.disconnect()
         self._redis.disconnect()

@@ -39,5 +39,5 @@ def engine_of_one_slot(runners: Runners) -> Iterator[tuple[Engine, Inbox]]:
     inbox, deadlines = Inbox(), Deadlines()
     slots: Slots[Input] = Slots({"task": Limits(max_inputs=1)}, plain=1, cap=None, counted=["task"])
     limits = TimeLimits(deadlines, inbox.post, stuck_timeout=60.0, drain=lambda: None)
-    yield Engine(runners, slots, inbox, limits, counts_early=lambda _: False), inbox
+    yield Engine(runners, slots, inbox, limits, counts_early=lambda _: False, reserve=0), inbox
     deadlines.close()

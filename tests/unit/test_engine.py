@@ -47,7 +47,7 @@ class Parts:
     runners: Noting
     back: list[Any]
 
-    def take(self, id: str) -> Input:
+    def take(self, id: str, **given: Any) -> Input:
         request = SimpleNamespace(
             id=id,
             task_id=id,
@@ -55,10 +55,12 @@ class Parts:
             acknowledged=False,
             task=SimpleNamespace(acks_late=True),
             delivery_info={},
+            eta=None,
             request_dict={},
             on_accepted=lambda *_: None,
             revoked=lambda: False,
         )
+        vars(request).update(given)
         input = make_input(id, request)
         self.engine.take(request, lambda: input)
         return input
@@ -121,3 +123,16 @@ def test_what_waits_can_be_sent_back_at_once(parts: Parts) -> None:
     assert parts.back == ["message of 2", "message of 3"]
     end(parts, first)
     assert parts.runners.started == ["1"]
+
+
+def test_what_was_fetched_ahead_goes_back_and_what_had_to_wait_stays(parts: Parts) -> None:
+    first = parts.take("1")
+    parts.take("2")
+    parts.take("due", eta="some time ago")
+    parts.take("again", delivery_info={"redelivered": True})
+    parts.take("3")
+    parts.engine.send_ahead_back("task")
+    assert parts.back == ["message of 2", "message of 3"]
+    assert [input.id for input in parts.engine.held] == ["1", "due", "again"]
+    end(parts, first)
+    assert parts.runners.started == ["1", "due"]

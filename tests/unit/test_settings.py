@@ -43,7 +43,7 @@ def test_no_eta_inputs_beside_the_slots_and_no_patience_are_values(app: Any) -> 
     [
         *(("io_threads", value, "an int, 1 or more") for value in (0, -1, 1.0, "4", True, None)),
         *(("eta_limit", value, "an int, 0 or more") for value in (-1, 1.5, "10", False)),
-        *(("reserve", value, "an int, 0 or more") for value in (-1, 1.5, "1", True, None)),
+        *(("reserve", value, "an int, 0 or more") for value in (-1, 1.5, "1", True)),
         *(("stuck_timeout", value, "a number of seconds") for value in (-1, "60", True, None)),
         *(
             ("redis_lease", value, "a number of seconds, 1 or more")

@@ -290,3 +290,15 @@ def test_limits_that_are_changed_below_a_ceiling_count_when_it_is_lifted() -> No
     assert held.total == 6
     held.hold({})
     assert held.total == 8
+
+
+def test_who_may_leave_the_line_leaves_it_and_the_others_keep_their_order() -> None:
+    one = slots(a=1)
+    first, *waiting = taken(one, "a", 6)
+    assert one.first_in_line("a") is waiting[0]
+    assert one.withdraw("a", lambda holder: holder.number % 2 == 0) == waiting[1::2]
+    assert one.give_back(first) == [waiting[0]]
+    assert one.give_back(waiting[0]) == [waiting[2]]
+    assert one.give_back(waiting[2]) == [waiting[4]]
+    assert one.give_back(waiting[4]) == []
+    assert one.first_in_line("a") is None

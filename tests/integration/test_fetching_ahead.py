@@ -1,0 +1,185 @@
+"""Where inputs are short a node fetches some ahead, and what turns out to wait goes back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from celery_concurrent import task_map
+from tests.services.fixtures import MakeProject, StartNode
+from tests.services.node import Node
+from tests.services.project import Broker, Project
+from tests.services.waiting import wait_for
+from tests.services.witness import NOTING, Notes, backlog
+
+SLOTS = 2
+SOURCE = (
+    NOTING
+    + f"""
+import asyncio, os
+from celery import Celery
+from celery_concurrent import concurrent
+
+app = Celery(__name__)
+app.conf.task_default_queue = __name__
+app.conf.task_default_queue_type = os.environ.get("QUEUE_TYPE", "classic")
+app.conf.worker_prefetch_multiplier = 1
+if "RESERVE" in os.environ:
+    app.conf.concurrent_reserve = int(os.environ["RESERVE"])
+
+@app.task(rate_limit=os.environ.get("RATE"))
+@concurrent(max_inputs={SLOTS})
+async def hold(number):
+    if number < 0:
+        await asyncio.sleep(0.005)
+        return
+    note("started")
+    while not os.path.exists(__file__ + f".{{number}}"):
+        await asyncio.sleep(0.01)
+    return number
+"""
+)
+BROKERS = [
+    pytest.param("redis", marks=pytest.mark.redis),
+    pytest.param("rabbitmq", marks=pytest.mark.rabbitmq),
+]
+
+
+@pytest.fixture(params=BROKERS)
+def broker(request: pytest.FixtureRequest) -> Broker:
+    found: Broker = request.getfixturevalue(f"{request.param}_broker")
+    return found
+
+
+@pytest.fixture
+def project(broker: Broker, celery_project: MakeProject) -> Iterator[Project]:
+    made = celery_project(SOURCE, broker=broker)
+    yield made
+    release(made, *range(12))
+
+
+def release(project: Project, *numbers: int) -> None:
+    for number in numbers:
+        Path(f"{project.tasks.__file__}.{number}").touch()
+
+
+def started(project: Project, ids: list[str]) -> list[int]:
+    """The numbers of the inputs that have started, in that order."""
+    return [ids.index(id) for id, what, _ in Notes(project).all() if what == "started"]
+
+
+def prefetched(project: Project, node: Node) -> int:
+    """How many inputs the node may hold now."""
+    stats: Any = project.app.control.inspect([node.name], timeout=5).stats()
+    return int(stats[node.name]["prefetch_count"])
+
+
+def run_short_ones(project: Project, count: int = 250) -> None:
+    """More than the node looks back on."""
+    list(task_map(project.tasks.hold, [-1] * count, timeout=60))
+
+
+def make_short(project: Project, node: Node) -> None:
+    """Run short inputs until the node fetches ahead; on a busy machine some may last."""
+
+    def fetches_ahead() -> bool:
+        run_short_ones(project)
+        return prefetched(project, node) == 2 * SLOTS
+
+    wait_for(fetches_ahead, 60.0, what=lambda: f"{prefetched(project, node)} of {2 * SLOTS}")
+
+
+def test_what_waits_goes_back_in_its_order_and_runs_once(
+    project: Project, celery_node: StartNode
+) -> None:
+    node = celery_node(project)
+    queue = project.app.conf.task_default_queue
+    assert prefetched(project, node) == SLOTS  # nothing is known of its inputs
+    make_short(project, node)
+    ids = [project.tasks.hold.delay(number).id for number in range(12)]
+    node.wait_for_log("hold lasts: 2 inputs go back")
+    for ahead in ids[SLOTS : 2 * SLOTS]:
+        assert f"[{ahead}] received" in node.log()
+    wait_for(lambda: backlog(project, queue) == 10, what=lambda: f"{backlog(project, queue)} of 10")
+    assert prefetched(project, node) == SLOTS
+    for number in range(12):
+        release(project, number)
+    for number, id in enumerate(ids):
+        assert project.app.AsyncResult(id).get(timeout=20) == number
+    assert sorted(started(project, ids)[:SLOTS]) == [0, 1]
+    assert started(project, ids)[SLOTS:] == list(range(SLOTS, 12))
+    assert node.stop() == 0
+
+
+def test_another_node_runs_what_waits(project: Project, celery_node: StartNode) -> None:
+    first = celery_node(project)
+    make_short(project, first)
+    held = [project.tasks.hold.delay(number).id for number in range(2 * SLOTS)]
+    wait_for(lambda: len(started(project, held)) == SLOTS)
+    celery_node(project, name="second")
+    # Nothing ends: what the first has fetched ahead is the second's.
+    wait_for(lambda: len(started(project, held)) == 2 * SLOTS, 20.0)
+    release(project, *range(2 * SLOTS))
+    for number, id in enumerate(held):
+        assert project.app.AsyncResult(id).get(timeout=20) == number
+    assert sorted(started(project, held)) == list(range(2 * SLOTS))
+
+
+def test_what_waits_goes_back_also_when_inputs_are_known_to_last(
+    project: Project, celery_node: StartNode
+) -> None:
+    node = celery_node(project)
+    make_short(project, node)
+    ids = [project.tasks.hold.delay(number).id for number in range(2 * SLOTS)]
+    wait_for(lambda: f"[{ids[-1]}] received" in node.log())
+    time.sleep(0.12)  # no longer short, and not yet long enough for the line to go back
+    release(project, 0)
+    wait_for(lambda: len(started(project, ids)) == SLOTS + 1)
+    queue = project.app.conf.task_default_queue
+    wait_for(lambda: backlog(project, queue) == 1, what=lambda: f"{backlog(project, queue)} of 1")
+    assert 3 not in started(project, ids)
+
+
+def test_the_reserve_comes_back_with_short_inputs(project: Project, celery_node: StartNode) -> None:
+    node = celery_node(project)
+    make_short(project, node)
+    project.tasks.hold.delay(0), project.tasks.hold.delay(1)
+    project.tasks.hold.delay(2)
+    node.wait_for_log("hold lasts: 1 inputs go back")
+    release(project, 0, 1, 2)
+    make_short(project, node)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "env"),
+    [
+        pytest.param("redis", ("--disable-prefetch",), {}, marks=pytest.mark.redis),
+        pytest.param("redis", (), {"RESERVE": "0"}, marks=pytest.mark.redis),
+        pytest.param("redis", (), {"RATE": "200/s"}, marks=pytest.mark.redis),
+        pytest.param("rabbitmq", (), {"RESERVE": "0"}, marks=pytest.mark.rabbitmq),
+        pytest.param("rabbitmq", (), {"QUEUE_TYPE": "quorum"}, marks=pytest.mark.rabbitmq),
+        pytest.param(
+            "redis", ("-P", "eventlet"), {}, marks=[pytest.mark.redis, pytest.mark.eventlet]
+        ),
+    ],
+)
+def test_a_node_fetches_nothing_ahead_where_it_must_not(
+    kind: str,
+    options: tuple[str, ...],
+    env: dict[str, str],
+    celery_project: MakeProject,
+    celery_node: StartNode,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)  # the publisher declares the queue, too
+    project = celery_project(SOURCE, broker=request.getfixturevalue(f"{kind}_broker"))
+    pool = "eventlet" if "eventlet" in options else "concurrent"
+    node = celery_node(project, *(() if pool == "eventlet" else options), pool=pool, env=env)
+    run_short_ones(project)
+    assert prefetched(project, node) == SLOTS
