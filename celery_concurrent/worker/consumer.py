@@ -2,22 +2,19 @@
 
 Celery's internals that are used here (5.6 and 5.7): ``Consumer.call_soon`` and
 ``call_soon_ack`` (how acks reach the hub), ``apply_eta_task`` and ``_limit_post_eta`` (when an
-ETA is due), ``_limit_task`` (when an input has a rate limit), ``create_task_handler``, its
-``promise`` (see :mod:`.settling`), ``on_invalid_task``, ``update_strategies`` (before each tracer
-is built), ``_update_prefetch_count``, ``cancel_active_requests``, ``on_close`` (called as the
-consumer stops, and as it starts anew), ``on_send_event_buffered`` (5.7: one flush per turn of the
-hub) and ``on_connection_error_after_connected``.
+ETA is due), ``_limit_task`` (when an input has a rate limit), ``update_strategies`` (before each
+tracer is built), ``_update_prefetch_count``, ``cancel_active_requests``, ``on_close`` (called as
+the consumer stops, and as it starts anew), ``on_send_event_buffered`` (5.7: one flush per turn of
+the hub) and ``on_connection_error_after_connected``.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from inspect import signature
 from math import inf
 from typing import Any
 
 from celery import bootsteps
-from celery.exceptions import InvalidTaskError
 from celery.utils.log import get_logger
 from celery.utils.quorum_queues import detect_quorum_queues
 from celery.worker import state as worker_state
@@ -27,7 +24,6 @@ from kombu.common import ignore_errors
 from celery_concurrent import routing
 from celery_concurrent.marks import mark_of
 from celery_concurrent.pool.inputs import Input, guarded
-from celery_concurrent.pool.shortcuts import decode_quickly
 from celery_concurrent.pool.slots import PLAIN
 from celery_concurrent.rabbitmq.fetching import RabbitFetching
 from celery_concurrent.redis.channel import AtomicChannel
@@ -36,11 +32,11 @@ from celery_concurrent.redis.polling import poll_open_sockets
 from celery_concurrent.redis.refusals import refusals_as_lost_connections
 from celery_concurrent.worker import plan
 from celery_concurrent.worker.ahead import Ahead
-from celery_concurrent.worker.connecting import ConnectingConsumer, node_pool
+from celery_concurrent.worker.connecting import node_pool
 from celery_concurrent.worker.greenloop import green_loop
 from celery_concurrent.worker.holding import leases_of
 from celery_concurrent.worker.lanes import LaneConsumer, Lanes
-from celery_concurrent.worker.settling import SettlingCall
+from celery_concurrent.worker.receiving import ReceivingConsumer
 
 logger = get_logger(__name__)
 
@@ -63,7 +59,7 @@ class LaneStep(bootsteps.StartStopStep):
             c.close_lanes()
 
 
-class NodeConsumer(ConnectingConsumer):
+class NodeConsumer(ReceivingConsumer):
     """Fetches by the slots of the pool, and settles in order on one thread."""
 
     lanes: Lanes | None = None
@@ -232,40 +228,6 @@ class NodeConsumer(ConnectingConsumer):
         if self.hub is None:
             self._redis.ring()
 
-    # -- messages that are none
-
-    def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
-        """Celery's own, that drops what it would end the worker with."""
-        create = super().create_task_handler
-        if "promise" in signature(create).parameters:  # a base of the user's own may not take it
-            kwargs.setdefault("promise", SettlingCall)
-        handle = create(*args, **kwargs)
-        broken = (*self.connection_errors, *self.channel_errors)
-
-        def handle_or_drop(message: Any) -> None:
-            try:
-                decode_quickly(message)
-                _check_form(message)
-                handle(message)
-            except KeyError as error:  # a header is missing; kombu's Redis counts it among `broken`
-                self._drop(message, error)
-            except broken:
-                raise
-            except Exception as error:
-                self._drop(message, error)
-
-        return handle_or_drop
-
-    def _drop(self, message: Any, error: Exception) -> None:
-        """A message whose body or headers Celery did not expect, such as one without an id."""
-        if node_pool(self).engine.has(message):
-            logger.error("telling of an input failed", exc_info=error)
-            return
-        for request in list(worker_state.reserved_requests):
-            if request.message is message:
-                worker_state.task_ready(request)
-        self.on_invalid_task(None, message, error)
-
     def on_ready(self) -> None:
         super().on_ready()
         node_pool(self).status.enters("ready")
@@ -352,25 +314,6 @@ class NodeConsumer(ConnectingConsumer):
             node_pool(self).engine.drop_held()
         self.lanes = None
         super().on_connection_error_after_connected(exc)
-
-
-def _check_form(message: Any) -> None:
-    """Refuse a body that has the form of no call, which would fail where inputs are settled.
-
-    Raises:
-        InvalidTaskError: args, kwargs or the embedded options are none.
-    """
-    try:
-        payload = message.payload
-    except Exception:  # it cannot be decoded: Celery's handler says so
-        return
-    if isinstance(payload, list | tuple) and not (
-        len(payload) == 3
-        and isinstance(payload[0], list | tuple)
-        and isinstance(payload[1], dict)
-        and isinstance(payload[2], dict | None)
-    ):
-        raise InvalidTaskError("its body is no call: [args, kwargs, embedded options]")
 
 
 def _give_back(messages: list[Any]) -> None:

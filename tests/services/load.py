@@ -42,7 +42,8 @@ from celery_concurrent import concurrent
 
 app = Celery(__name__)
 app.conf.update(task_default_queue="plain", **CONF)
-app.conf.concurrent_reserve = int(os.environ.get("RESERVE", "0"))
+if "RESERVE" in os.environ:
+    app.conf.concurrent_reserve = int(os.environ["RESERVE"])
 if "BROKER" in os.environ:
     os.environ["CELERY_BROKER_URL"] = os.environ["BROKER"]
 record = os.open(Path(__file__).with_suffix(".runs"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
