@@ -12,6 +12,7 @@ from typing import Any, Final
 from celery_concurrent.pool.engine import Engine
 from celery_concurrent.pool.inputs import Input
 from celery_concurrent.pool.slots import PLAIN, Group
+from celery_concurrent.redis.refusals import refusals_as_lost_connections
 
 #: Seconds after which a line that has not moved goes back.
 STANDSTILL: Final = 0.25
@@ -75,5 +76,7 @@ class Ahead:
         if stand:
             # First, or the broker sends what comes back here again.
             self._lower()
-        for name in stand:
-            self._engine.send_ahead_back(name)
+        # What the hub's timers raise is logged and forgotten, but for connections' errors.
+        with refusals_as_lost_connections():
+            for name in stand:
+                self._engine.send_ahead_back(name)

@@ -13,6 +13,7 @@ from celery_concurrent import task_map
 from tests.services.fixtures import MakeProject, StartNode
 from tests.services.node import Node
 from tests.services.project import Broker, Project
+from tests.services.redis import RedisServer
 from tests.services.waiting import wait_for
 from tests.services.witness import NOTING, Notes, backlog
 
@@ -142,6 +143,30 @@ def test_what_waits_goes_back_also_when_inputs_are_known_to_last(
     queue = project.app.conf.task_default_queue
     wait_for(lambda: backlog(project, queue) == 1, what=lambda: f"{backlog(project, queue)} of 1")
     assert 3 not in started(project, ids)
+
+
+@pytest.mark.redis
+@pytest.mark.batching
+def test_what_waits_goes_back_when_redis_takes_it(
+    private_redis: RedisServer, redis_url: str, celery_project: MakeProject, celery_node: StartNode
+) -> None:
+    broker = Broker(kind="redis", url=private_redis.url(), backend=redis_url)
+    project = celery_project(SOURCE, broker=broker)
+    node = celery_node(project)
+    make_short(project, node)
+    ids = [project.tasks.hold.delay(number).id for number in range(SLOTS + 1)]
+    wait_for(lambda: f"[{ids[-1]}] received" in node.log())
+    with private_redis.client() as server:
+        server.config_set("min-replicas-to-write", 1)
+        node.wait_for_log("hold lasts: 1 inputs go back")
+        node.wait_for_log("Redis refuses for now")
+        server.config_set("min-replicas-to-write", 0)
+    celery_node(project, name="second")
+    wait_for(lambda: len(started(project, ids)) == SLOTS + 1, 20.0)
+    release(project, *range(SLOTS + 1))
+    for number, id in enumerate(ids):
+        assert project.app.AsyncResult(id).get(timeout=20) == number
+    assert sorted(started(project, ids)) == list(range(SLOTS + 1))
 
 
 def test_the_reserve_comes_back_with_short_inputs(project: Project, celery_node: StartNode) -> None:
