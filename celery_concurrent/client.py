@@ -15,8 +15,8 @@ from celery.canvas import Signature
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import AsyncResult, EagerResult, ResultBase, ResultSet
 
-from celery_concurrent.context import carried
 from celery_concurrent.errors import ConfigurationError
+from celery_concurrent.offloop import off_the_loop
 
 #: Seconds between two looks at a backend that cannot be subscribed to.
 POLL_FIRST, POLL_MOST = 0.02, 1.0
@@ -44,7 +44,7 @@ async def acall(task: Any, /, *args: Any, **kwargs: Any) -> Any:
         raise ConfigurationError(
             f"acall() got {task!r}: give it a task or a signature, as in await acall(add, 1, 2)"
         )
-    result = await asyncio.to_thread(carried(signature.apply_async))
+    result = await off_the_loop(signature.apply_async)
     return await aresult(result)
 
 
@@ -100,7 +100,7 @@ async def _outcome(result: AsyncResult) -> dict[str, Any]:
 async def _polled_outcome(result: AsyncResult) -> dict[str, Any]:
     pause = POLL_FIRST
     while True:
-        meta = await asyncio.to_thread(result.backend.get_task_meta, result.id, cache=False)
+        meta = await off_the_loop(result.backend.get_task_meta, result.id, cache=False)
         if meta["status"] in states.READY_STATES:
             return cast(dict[str, Any], meta)
         await asyncio.sleep(pause)

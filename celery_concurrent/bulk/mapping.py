@@ -20,8 +20,9 @@ from celery.canvas import Signature
 from celery_concurrent.bulk.account import Account
 from celery_concurrent.bulk.flow import Flow, Plan
 from celery_concurrent.bulk.pending import Pending, Wait
-from celery_concurrent.bulk.stepping import hopping, off_the_loop, stepping
+from celery_concurrent.bulk.stepping import hopping, stepping
 from celery_concurrent.errors import ConfigurationError
+from celery_concurrent.offloop import off_the_loop
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -1,9 +1,8 @@
-"""Where synchronous code waits and publishes, and how async code does without blocking."""
+"""Where synchronous code waits and publishes."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
@@ -11,8 +10,8 @@ from typing import Any, ParamSpec, TypeVar
 from greenlet import getcurrent
 
 from celery_concurrent.bridge import in_tracer, wait_for
-from celery_concurrent.context import carried
 from celery_concurrent.errors import ConfigurationError
+from celery_concurrent.offloop import is_of_eventlet, off_the_loop
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -56,11 +55,11 @@ def _is_green_thread_beside(loop: asyncio.AbstractEventLoop) -> bool:
 
     The loop runs in the same thread of the system, and not below the caller.
     """
-    hubs = sys.modules.get("eventlet.hubs")
-    if hubs is None:
+    if not is_of_eventlet(loop):
         return False
-    hub = hubs.get_hub()
-    return getattr(hub, "loop", None) is loop and hub.greenlet is not getcurrent()
+    from eventlet.hubs import get_hub
+
+    return get_hub().greenlet is not getcurrent()
 
 
 def _close(loop: asyncio.AbstractEventLoop) -> None:
@@ -85,16 +84,3 @@ def hopping(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         result: R = wait_for(off_the_loop(function, *args, **kwargs))
         return result
     return function(*args, **kwargs)
-
-
-async def off_the_loop(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Call what blocks on a thread, to its end.
-
-    A cancellation waits for that end: it is known then what was published.
-    """
-    call = asyncio.ensure_future(asyncio.to_thread(carried(function), *args, **kwargs))
-    try:
-        return await asyncio.shield(call)
-    except asyncio.CancelledError:
-        await asyncio.wait([call])
-        raise
