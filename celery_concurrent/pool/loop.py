@@ -21,8 +21,9 @@ from celery_concurrent.pool.runners import Following, Run
 
 logger = get_logger(__name__)
 
-#: Seconds without an answer after which the loop counts as stuck.
-STUCK_AFTER = 1.0
+#: Seconds without an answer after which the loop counts as stuck, and between two questions: so
+#: much longer may one last that is not noticed.
+STUCK_AFTER, ASKED_EVERY = 1.0, 0.1
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -179,7 +180,7 @@ class LoopThread:
 
     def _watch(self) -> None:
         answered = threading.Event()
-        while not self._closing.wait(STUCK_AFTER / 2):
+        while not self._closing.wait(ASKED_EVERY):
             answered.clear()
             try:
                 self.loop.call_soon_threadsafe(answered.set)
