@@ -56,6 +56,8 @@ def concurrent(
         # app too early: ask for proxies first, by their own type.
         if registration.is_task(target):
             registration.mark_task(target, limits)
+        elif registration.is_task_class(target):
+            registration.mark_task_class(target, limits)
         elif inspect.isclass(target):
             marks.mark_class(target, limits)
         else:

@@ -15,7 +15,7 @@ import functools
 import inspect
 import warnings
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from celery import Celery, Task
 from celery._state import _get_active_apps
@@ -50,6 +50,26 @@ _LEGACY = "allow_concurrent_inputs"
 def is_task(target: object) -> bool:
     """Whether this is a task or a proxy of one, without evaluating the proxy."""
     return type(target) in (PromiseProxy, Proxy) or isinstance(target, Task)
+
+
+def is_task_class(target: object) -> TypeGuard[type[Task]]:
+    """Whether this is the class of a class-based task."""
+    return inspect.isclass(target) and issubclass(target, Task)
+
+
+def mark_task_class(cls: type[Task], limits: Limits) -> None:
+    """Mark the class of a class-based task, by its ``run``.
+
+    Raises:
+        ConfigurationError: it has none of its own, or that carries a mark already.
+    """
+    run = vars(cls).get("run")
+    if run is None:
+        raise ConfigurationError(
+            f"@concurrent on the task {cls.__qualname__} needs its method run(): put it on the "
+            "class that has one"
+        )
+    mark_function(run, limits)
 
 
 def mark_task(target: object, limits: Limits) -> None:
@@ -157,10 +177,14 @@ def _legacy_limits(options: dict[str, Any], name: str, function: Any) -> Limits 
         warnings.warn_explicit(
             message, DeprecationWarning, code.co_filename, code.co_firstlineno, function.__module__
         )
+    return _checked(value, f" of {name}")
+
+
+def _checked(value: Any, of: str = "") -> Limits:
     try:
         return Limits(max_inputs=value)
     except ConfigurationError as error:
-        raise ConfigurationError(f"{_LEGACY}={value!r} of {name}: {error}") from error
+        raise ConfigurationError(f"{_LEGACY}={value!r}{of}: {error}") from error
 
 
 def _concurrent_task_from_fun(
@@ -204,6 +228,13 @@ def install() -> None:
         return
     task_from_fun = Celery._task_from_fun
     register_task = Celery.register_task
+    make_task = Celery.task
+
+    @functools.wraps(make_task)
+    def _task(self: Celery, *args: Any, **options: Any) -> Any:
+        if _LEGACY in options:  # told here, for the task may be made long after its definition
+            _checked(options[_LEGACY])
+        return make_task(self, *args, **options)
 
     @functools.wraps(task_from_fun)
     def _task_from_fun(
@@ -226,6 +257,7 @@ def install() -> None:
     _task_from_fun.__concurrent_hook__ = True  # type: ignore[attr-defined]  # read above
     Celery._task_from_fun = _task_from_fun
     Celery.register_task = _register_task
+    Celery.task = _task
 
 
 install()

@@ -227,16 +227,26 @@ def test_the_warning_of_the_older_option_points_at_the_users_line(app: Any) -> N
 
 
 @pytest.mark.parametrize("value", [0, -1, True, 2.5, "3", None])
-def test_a_bad_value_of_the_older_option_is_named(app: Any, value: Any) -> None:
-    app.finalize()
-    message = rf"^allow_concurrent_inputs={value!r} of .*bad_value: max_inputs={value!r} must"
-    with (
-        pytest.warns(DeprecationWarning, match="older spelling"),
-        pytest.raises(ConfigurationError, match=message),
-    ):
+def test_a_bad_value_of_the_older_option_is_told_where_it_stands(app: Any, value: Any) -> None:
+    message = rf"^allow_concurrent_inputs={value!r}: max_inputs={value!r} must"
+    with pytest.raises(ConfigurationError, match=message):
 
         @app.task(allow_concurrent_inputs=value)
         def bad_value() -> None: ...
+
+
+def test_a_bad_value_of_the_older_option_of_a_class_is_named_with_its_task(app: Any) -> None:
+    class Old(Task):
+        name = "unit.class.bad"
+        allow_concurrent_inputs = 0
+
+        def run(self) -> None: ...
+
+    with (
+        pytest.warns(DeprecationWarning, match="older spelling"),
+        pytest.raises(ConfigurationError, match="^allow_concurrent_inputs=0 of unit.class.bad: "),
+    ):
+        app.register_task(Old())
 
 
 def test_the_older_option_beside_the_decorator_is_refused(app: Any) -> None:
@@ -285,6 +295,26 @@ def test_a_class_based_task_may_carry_the_mark_on_its_run(app: Any) -> None:
     assert task.acks_late is True
     assert task.apply((1, 2), task_id="one").get() == ("one", 3)
     assert asyncio.run(task(1, 2)) == (None, 3)
+
+
+def test_the_class_of_a_class_based_task_may_be_decorated(app: Any) -> None:
+    @concurrent(max_inputs=5)
+    class Above(Task):
+        name = "unit.class.above"
+
+        async def run(self, x: int) -> int:
+            return await asyncio.sleep(0, x)
+
+    task = app.register_task(Above())
+    assert limits_of(task) == Limits(max_inputs=5)
+    assert task.apply((3,)).get() == 3
+
+
+def test_a_class_based_task_without_a_run_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"Bare needs its method run\(\): put it on"):
+
+        @concurrent(max_inputs=5)
+        class Bare(Task): ...
 
 
 def test_the_instance_of_a_class_based_task_may_be_decorated(app: Any) -> None:
