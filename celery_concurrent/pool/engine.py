@@ -27,7 +27,7 @@ from celery_concurrent.pool.inputs import LOST, Hold, Input
 from celery_concurrent.pool.outcomes import Outcome, run_tracer
 from celery_concurrent.pool.passing import Passing
 from celery_concurrent.pool.redeliveries import Redeliveries
-from celery_concurrent.pool.requests import forget, is_stopping, was_fetched_ahead
+from celery_concurrent.pool.requests import forget, is_stopping
 from celery_concurrent.pool.reserve import Reserves
 from celery_concurrent.pool.runners import Following, Run, Runners
 from celery_concurrent.pool.slots import Slots
@@ -79,6 +79,8 @@ class Engine:
         self.gate: EarlyGate | None = None
         #: Gives that under which the consumer takes inputs now.
         self.hold: Callable[[], Hold | None] = _nothing
+        #: Called when an input has to wait for its slot.
+        self.on_wait: Callable[[], None] = _nothing
         #: Puts messages of one connection back at the head of their queues.
         self.give_back: Callable[[list[Any]], None] = _leave
         self._runners = runners
@@ -144,6 +146,8 @@ class Engine:
         self._inputs[input.token] = input
         if self.slots.take(input):
             self.start([input], waited=False)
+        else:
+            self.on_wait()
 
     def start(self, inputs: list[Input], waited: bool = True) -> None:
         """Start inputs that hold a slot; a list instead of recursion, for some end at once."""
@@ -191,14 +195,28 @@ class Engine:
             self._inputs.pop(input.token, None)
         return waiting
 
-    def send_ahead_back(self, group: str) -> None:
-        """Have what was fetched ahead go back to its queue, where another node may take it."""
-        waiting = self.slots.withdraw(group, was_fetched_ahead)
+    def send_ahead_back(self, group: str, most: int, may: Callable[[Any], bool]) -> int:
+        """Have the last in line go back to their queues, where other nodes may take them.
+
+        Args:
+            group: whose line.
+            most: so many at the most.
+            may: whether a message can be given back.
+
+        Returns how many it were.
+        """
+
+        def may_leave(input: Input) -> bool:
+            # What was due here would not have been fetched for a slot.
+            return input.request.eta is None and may(input.request.message)
+
+        waiting = self.slots.withdraw(group, most, may_leave)
         for input in waiting:
             self._inputs.pop(input.token, None)
         if waiting:
             logger.info("%s lasts: %d inputs go back, for other nodes", group, len(waiting))
         self.send_back(waiting)
+        return len(waiting)
 
     def send_back(self, inputs: list[Input]) -> None:
         """Have inputs that did not start go back to their queues."""

@@ -3,6 +3,10 @@
 When a connection is lost the broker delivers again what was not acknowledged, though it runs on
 in this node. The new delivery then takes the place of the lost one: what runs is settled on it
 when it ends, and what has ended meanwhile is settled at once.
+
+It must be the same message. Two may have one id: a task that replaces itself
+(``Task.replace``), an id that is used again, a call that was published twice; and a node may be
+delivered again what another had fetched and not run.
 """
 
 from __future__ import annotations
@@ -17,8 +21,12 @@ from celery.worker import state as worker_state
 
 from celery_concurrent.pool.inputs import Input
 from celery_concurrent.pool.outcomes import Outcome
+from celery_concurrent.sent import SENT_AT
 
 logger = get_logger(__name__)
+
+#: What tells an input's messages apart.
+_Call = tuple[str, int, Any]
 
 #: Outcomes kept of the last inputs, whose acknowledgements a lost connection may swallow.
 KEPT_OUTCOMES = 2_000
@@ -33,7 +41,7 @@ class Redeliveries:
     def __init__(self) -> None:
         self._lock = threading.RLock()  # a signal handler may settle in the midst of it
         self._running: dict[str, Input] = {}
-        self._ended: OrderedDict[tuple[str, int], Outcome] = OrderedDict()
+        self._ended: OrderedDict[_Call, tuple[Outcome, Any]] = OrderedDict()
 
     def starts(self, input: Input) -> None:
         """The input is about to run."""
@@ -50,15 +58,14 @@ class Redeliveries:
         """It was settled so; an acknowledgement before the run needs no second one."""
         if not input.request.task.acks_late or outcome.is_given_back:
             return
-        self._ended[input.id, _retries(input.request)] = outcome
+        self._ended[_call(input.request)] = outcome, _origin(input.request.message)
         while len(self._ended) > KEPT_OUTCOMES:
             self._ended.popitem(last=False)
 
     def take_over(self, request: Any) -> bool:
         """Whether this delivery is of an input that runs here or has ended here: it is settled.
 
-        A retry has the same id and another count; what was published twice under one id is
-        not marked as redelivered: both run.
+        What was published twice under one id runs twice.
         """
         if not request.delivery_info.get("redelivered"):
             return False
@@ -69,18 +76,44 @@ class Redeliveries:
             request.on_accepted(input.token, input.started_at or time.monotonic())
             logger.info("Task %s is still running here: took over its redelivery", input)
             return True
-        outcome = self._ended.pop((request.id, _retries(request)), None)
-        if outcome is None:
+        outcome, origin = self._ended.get(_call(request), (None, None))
+        if outcome is None or not _may_be_from(origin, request.message):
             return False
+        del self._ended[_call(request)]
         logger.info("Task %s[%s] has ended here: settled its redelivery", request.name, request.id)
         outcome.report(request)
         return True
 
 
 def _is_same(input: Input, request: Any) -> bool:
-    open_ = input.ended is None and not input.dropped
-    return open_ and _retries(input.request) == _retries(request)
+    return (
+        input.ended is None
+        and not input.dropped
+        and _call(input.request) == _call(request)
+        and _may_be_from(_origin(input.request.message), request.message)
+    )
 
 
-def _retries(request: Any) -> int:
-    return int(request.request_dict.get("retries") or 0)
+def _call(request: Any) -> _Call:
+    """The id, the count of retries, and when it was published, where that is told."""
+    fields = request.request_dict
+    return request.id, int(fields.get("retries") or 0), fields.get(SENT_AT)
+
+
+def _origin(message: Any) -> Any:
+    """Where a message has come from: its tag, or the channel of AMQP, where tags are numbers."""
+    tag = getattr(message, "delivery_tag", None)
+    return tag if isinstance(tag, str) else getattr(message, "channel", None)
+
+
+def _may_be_from(origin: Any, message: Any) -> bool:
+    """Whether a redelivered message may be the one that has come from there.
+
+    One of a virtual transport has its tag for good. AMQP delivers again what a lost connection had
+    been sent.
+    """
+    again = _origin(message)
+    if isinstance(origin, str) or isinstance(again, str):
+        return bool(origin == again)
+    connection = getattr(again, "connection", None)
+    return connection is None or connection is not getattr(origin, "connection", None)

@@ -28,15 +28,6 @@ def may_follow(input: Input, following: Input) -> bool:
     )
 
 
-def was_fetched_ahead(input: Input) -> bool:
-    """Whether one that waits for its slot may go back for that: not what had to wait anyway.
-
-    Nor what has gone back once: quorum queues drop what was delivered too often.
-    """
-    request = input.request
-    return request.eta is None and not (request.delivery_info or {}).get("redelivered")
-
-
 def is_stopping() -> bool:
     """Whether the worker was asked to stop, and may not have come to it yet."""
     stop, end = worker_state.should_stop, worker_state.should_terminate

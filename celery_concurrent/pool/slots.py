@@ -183,14 +183,18 @@ class Slots(Generic[H]):
             waiting = self.groups[name].waiting
             return waiting[0] if waiting else None
 
-    def withdraw(self, name: str, may_leave: Callable[[H], bool]) -> list[H]:
-        """Take out of a group's line, and return, those who may leave it."""
+    def withdraw(self, name: str, most: int, may_leave: Callable[[H], bool]) -> list[H]:
+        """Take out of a group's line the last who may leave it, at most so many, in their order."""
         with self._lock:
             group = self.groups[name]
-            leaving = [holder for holder in group.waiting if may_leave(holder)]
-            group.waiting = deque(holder for holder in group.waiting if holder not in leaving)
+            leaving: deque[H] = deque()
+            staying: deque[H] = deque()
+            while group.waiting and len(leaving) < most:
+                holder = group.waiting.pop()
+                (leaving if may_leave(holder) else staying).appendleft(holder)
+            group.waiting.extend(staying)
         self.on_change()
-        return leaving
+        return list(leaving)
 
     def forget_waiting(self) -> list[H]:
         """Empty the lines, and return who stood in them."""
@@ -278,6 +282,12 @@ class Slots(Generic[H]):
         if PLAIN in self.counted:
             return None
         return sum(self._most(name) for name in self.counted)
+
+    @property
+    def is_oversubscribed(self) -> bool:
+        """Whether the cap is less than the groups' slots together: they wait for each other."""
+        wanted = sum(self.groups[name].allowed for name in self.counted)
+        return self.cap is not None and self.cap < wanted
 
     def _capped(self, total: int) -> int:
         return total if self.cap is None else min(total, self.cap)

@@ -153,13 +153,17 @@ class AtomicChannel(kombu_redis.Channel):
         """Remove what is settled, in one step; kept for the next connection when this fails."""
         self.ledger.flush(self._remove)
 
+    def holds(self, message: Any) -> bool:
+        """Whether it can be put back: broadcasts are gone when they come (kombu 5.6 and 5.7)."""
+        return (message.delivery_info or {}).get("exchange") not in self._fanout_to_queue
+
     def put_back(self, tags: list[str], *, at_head: bool = True) -> None:
         """Give back what this node still holds, in the order in which it was taken."""
         self._holdings.put_back(self.leases.current.id, tags, at_head=at_head)
 
     def give_back(self, tags: list[str]) -> None:
         """Put back what was fetched and has not started; it counts no more."""
-        self.put_back(tags)
+        self._holdings.put_back(self.leases.current.id, tags, may_have_run=False)
         for tag in tags:
             virtual.QoS.ack(self.qos, tag)
 

@@ -205,13 +205,16 @@ class Holdings:
         """End a lease."""
         self._run(_LEAVE, (self.leases, self.held(lease)), lease)
 
-    def put_back(self, lease: str, tags: Sequence[str], *, at_head: bool = True) -> int:
+    def put_back(
+        self, lease: str, tags: Sequence[str], *, at_head: bool = True, may_have_run: bool = True
+    ) -> int:
         """Put messages back into the queues they were taken from, where they are still held.
 
         Args:
             lease: which holds them.
             tags: in the order in which they were taken.
             at_head: whether they are taken next, in this order; else they are taken last.
+            may_have_run: whether they are to be marked as redelivered.
 
         Returns how many it were.
         """
@@ -223,7 +226,7 @@ class Holdings:
             pairs = [
                 word
                 for tag, entry in zip(some, entries, strict=True)
-                for word in (tag, _redelivered(entry))
+                for word in (tag, (_redelivered if may_have_run else _as_it_is)(entry))
             ]
             count += self._run(_PUT_BACK, self.keys(lease)[:3], push, *pairs)
         return count
@@ -277,5 +280,11 @@ def _redelivered(entry: bytes | None) -> str | bytes:
         message["properties"]["delivery_info"]["redelivered"] = True
         return json.dumps(message)
     except Exception:
-        cut = _ENTRY.fullmatch(entry)
-        return entry if cut is None else cut[1]
+        return _as_it_is(entry)
+
+
+def _as_it_is(entry: bytes | None) -> str | bytes:
+    if entry is None:
+        return ""
+    cut = _ENTRY.fullmatch(entry)
+    return entry if cut is None else cut[1]

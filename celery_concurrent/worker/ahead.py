@@ -1,18 +1,21 @@
 """Fetching ahead where inputs are short, and giving back what turns out to wait.
 
 :mod:`celery_concurrent.pool.reserve` says how many, from how long inputs lasted. It cannot know how
-long the next ones last: a line that has not moved for a while goes back to its queue.
+long the next ones last: where a line has not moved for a while, the lane gives back what it holds
+above its slots.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any, Final
 
 from celery_concurrent.pool.engine import Engine
 from celery_concurrent.pool.inputs import Input
 from celery_concurrent.pool.slots import PLAIN, Group
+from celery_concurrent.rabbitmq.closures import closed_channels_as_lost_connections
 from celery_concurrent.redis.refusals import refusals_as_lost_connections
+from celery_concurrent.worker.lanes import LaneConsumer, Lanes
 
 #: Seconds after which a line that has not moved goes back.
 STANDSTILL: Final = 0.25
@@ -25,32 +28,46 @@ class Ahead:
 
     Args:
         engine: has the inputs.
-        lower: tells the broker of what a group may fetch now.
+        timer: the hub's.
     """
 
-    def __init__(self, engine: Engine, lower: Callable[[], None]) -> None:
+    def __init__(self, engine: Engine, timer: Any) -> None:
         self._engine = engine
-        self._lower = lower
-        self._may = False
+        self._timer = timer
+        self._lanes: Lanes | None = None
         #: Who stood first, by group, when a look was asked for; empty when none is to come.
         self._first: dict[str, Input] = {}
+        self._may = False
 
-    def allow(self, may: bool) -> None:
-        """Whether this connection fetches ahead: only where what was fetched can be given back."""
-        self._may = may
-        self._first = {}  # Celery cancels a connection's timers (5.7)
+    def begin(self, may: bool) -> None:
+        """A new connection, on which inputs can be given back, or cannot."""
+        self._may, self._lanes, self._first = may, None, {}
+        self._engine.on_wait = self.watch
+
+    def attend(self, lanes: Lanes) -> None:
+        """These are its lanes."""
+        self._lanes = lanes
 
     def of(self, group: Group[Any]) -> int:
         """How many inputs of the group are fetched beside those in its slots."""
         reserves = self._engine.reserves
-        return reserves.of(group) if self._may or reserves.is_fixed else 0
+        if reserves.is_fixed:
+            return reserves.of(group)
+        # Groups that wait for each other's slots would do so until a reserve has run out, which
+        # is filled again before.
+        if not self._may or self._engine.slots.is_oversubscribed:
+            return 0
+        return reserves.of(group)
 
     def waits(self, group: str) -> None:
         """An input of the group waits for something else than a slot: more would, too."""
         self._engine.reserves.lasts(group)
 
-    def watch(self, timer: Any) -> None:
-        """Have lines looked at again; to be called at each turn, before the hub sleeps."""
+    def watch(self) -> None:
+        """Have the lines looked at in a while, unless they are to be anyway.
+
+        Not at the end of the hub's turn, where it knows already until when it sleeps (kombu 5.7).
+        """
         if self._first or not self._may or self._engine.reserves.is_fixed:
             return
         slots = self._engine.slots
@@ -61,22 +78,29 @@ class Ahead:
                 if first is not None:
                     self._first[name] = first
         if self._first:
-            timer.call_after(STANDSTILL, self._look, (self._first,))
+            self._timer.call_after(STANDSTILL, self._look, (self._first,))
 
     def _look(self, watched: dict[str, Input]) -> None:
         if watched is not self._first:  # of an earlier connection
             return
         self._first = {}
-        if self._engine.is_refusing:
+        if self._engine.is_refusing or self._lanes is None:
             return
         slots = self._engine.slots
-        stand = [name for name, first in watched.items() if slots.first_in_line(name) is first]
+        stand = {name for name, first in watched.items() if slots.first_in_line(name) is first}
         for name in stand:
             self._engine.reserves.lasts(name)
-        if stand:
-            # First, or the broker sends what comes back here again.
-            self._lower()
         # What the hub's timers raise is logged and forgotten, but for connections' errors.
-        with refusals_as_lost_connections():
-            for name in stand:
-                self._engine.send_ahead_back(name)
+        with refusals_as_lost_connections(), closed_channels_as_lost_connections():
+            if stand:
+                self._lanes.update()  # first, or the broker sends what comes back here again
+            for lane in self._lanes:
+                self._relieve(lane, stand & lane.lane.groups)
+        self.watch()
+
+    def _relieve(self, lane: LaneConsumer, groups: Iterable[str]) -> None:
+        """Give back what a lane holds above what it would fetch now."""
+        excess = lane.excess(self._engine.slots.groups)
+        for name in groups:
+            if excess > 0:
+                excess -= self._engine.send_ahead_back(name, excess, lane.can_give_back)

@@ -2,10 +2,11 @@
 
 Celery's internals that are used here (5.6 and 5.7): ``Consumer.call_soon`` and
 ``call_soon_ack`` (how acks reach the hub), ``apply_eta_task`` and ``_limit_post_eta`` (when an
-ETA is due), ``_limit_task`` (when an input has a rate limit), ``update_strategies`` (before each
-tracer is built), ``_update_prefetch_count``, ``cancel_active_requests``, ``on_close`` (called as
-the consumer stops, and as it starts anew), ``on_send_event_buffered`` (5.7: one flush per turn of
-the hub) and ``on_connection_error_after_connected``.
+ETA is due), ``_schedule_bucket_request`` (where inputs wait for their rate),
+``update_strategies`` (before each tracer is built), ``_update_prefetch_count``,
+``cancel_active_requests``, ``on_close`` (called as the consumer stops, and as it starts anew),
+``on_send_event_buffered`` (5.7: one flush per turn of the hub) and
+``on_connection_error_after_connected``.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class NodeConsumer(ReceivingConsumer):
         self._hub_turns = False
         self._disables_prefetch = bool(self.app.conf.worker_disable_prefetch)
         pool = node_pool(self)
-        self._ahead = Ahead(pool.engine, self._update_prefetch_count)
+        self._ahead = Ahead(pool.engine, self.timer)
         pool.inbox.after_drain = self._after_settling
         pool.on_closed.append(self._redis.close)
 
@@ -88,7 +89,7 @@ class NodeConsumer(ReceivingConsumer):
         if pool.settings.batching:
             self._redis.connect(self.connection.transport, has_hub=self.hub is not None)
             self._rabbitmq.connect(self.connection, self.hub)
-        self._ahead.allow(self._may_fetch_ahead())
+        self._ahead.begin(self._may_fetch_ahead())
         queues = list(self.app.amqp.queues.consume_from)
         groups = routing.groups_by_queue(self.app, PLAIN)
         opened = [self._open_lane(lane) for lane in plan.lanes(queues, groups, PLAIN)]
@@ -101,6 +102,7 @@ class NodeConsumer(ReceivingConsumer):
             }
         )
         self.lanes = self.task_consumer = self.qos = Lanes(opened, self._lane_with)
+        self._ahead.attend(self.lanes)
         pool.engine.gate = self.lanes
         pool.engine.hold = self._redis.hold
         pool.engine.give_back = _give_back
@@ -187,7 +189,6 @@ class NodeConsumer(ReceivingConsumer):
         slots = pool.slots
         self._redis.flush_acks_between_takes(most=slots.total - slots.running)
         self._rabbitmq.turn()
-        self._ahead.watch(self.timer)
         self._flush_events()
 
     def check_lease(self) -> None:
@@ -282,11 +283,13 @@ class NodeConsumer(ReceivingConsumer):
         with self.lanes.entered(request.message):
             return super()._limit_post_eta(request, bucket, tokens)
 
-    def _limit_task(self, request: Any, bucket: Any, tokens: int) -> Any:
-        scheduled = super()._limit_task(request, bucket, tokens)
-        mark = mark_of(request.task)
-        if bucket.contents and mark is not None:
-            self._ahead.waits(mark.group_of(request.task))
+    def _schedule_bucket_request(self, bucket: Any) -> Any:
+        scheduled = super()._schedule_bucket_request(bucket)
+        if bucket.contents:
+            task = bucket.contents[0][0].task
+            mark = mark_of(task)
+            if mark is not None:
+                self._ahead.waits(mark.group_of(task))
         return scheduled
 
     # -- the slots are the prefetch count
@@ -306,7 +309,7 @@ class NodeConsumer(ReceivingConsumer):
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         node_pool(self).engine.passing.allow(0.0)
-        self._ahead.allow(False)
+        self._ahead.begin(False)
         # Before the broken connection is closed, which would give back what still runs here.
         self._rabbitmq.disconnect()
         self._redis.disconnect()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from celery_concurrent import task_map
+from celery_concurrent.worker.ahead import STANDSTILL
 from tests.services.fixtures import MakeProject, StartNode
 from tests.services.node import Node
 from tests.services.project import Broker, Project
@@ -24,6 +25,8 @@ SOURCE = (
 import asyncio, os
 from celery import Celery
 from celery_concurrent import concurrent
+from kombu import Queue
+from kombu.common import Broadcast
 
 app = Celery(__name__)
 app.conf.task_default_queue = __name__
@@ -32,9 +35,7 @@ app.conf.worker_prefetch_multiplier = 1
 if "RESERVE" in os.environ:
     app.conf.concurrent_reserve = int(os.environ["RESERVE"])
 
-@app.task(rate_limit=os.environ.get("RATE"))
-@concurrent(max_inputs={SLOTS})
-async def hold(number):
+async def held(number):
     if number < 0:
         await asyncio.sleep(0.005)
         return
@@ -42,6 +43,21 @@ async def hold(number):
     while not os.path.exists(__file__ + f".{{number}}"):
         await asyncio.sleep(0.01)
     return number
+
+def task(name, most={SLOTS}, **options):
+    async def run(number):
+        return await held(number)
+
+    return app.task(name=name, **options)(concurrent(max_inputs=most)(run))
+
+hold = task(__name__ + ".hold", rate_limit=os.environ.get("RATE"))
+if "OTHER" in os.environ:
+    other = task("other", queue="other")
+if "BESIDE" in os.environ:
+    beside = task("beside", most=6)
+if "BROADCAST" in os.environ:
+    app.conf.task_queues = [Queue(__name__), Broadcast("all")]
+    told = task("told", most=1, queue="all")
 """
 )
 BROKERS = [
@@ -169,6 +185,70 @@ def test_what_waits_goes_back_when_redis_takes_it(
     assert sorted(started(project, ids)) == list(range(SLOTS + 1))
 
 
+def test_two_messages_of_one_id_both_run_though_one_has_gone_back(
+    project: Project, celery_node: StartNode
+) -> None:
+    node = celery_node(project)
+    make_short(project, node)
+    hold = project.tasks.hold
+    ids = [hold.delay(number).id for number in range(SLOTS)]
+    wait_for(lambda: len(started(project, ids)) == SLOTS)
+    for number, id in enumerate(ids, SLOTS):
+        hold.apply_async((number,), task_id=id)
+    node.wait_for_log("hold lasts: 2 inputs go back")
+    release(project, 1)
+    wait_for(lambda: started(project, ids)[SLOTS:] == [0])  # beside the first of its id
+    release(project, 2)
+    wait_for(lambda: started(project, ids)[SLOTS:] == [0, 1])  # after the first of its id
+    release(project, 0, 3)
+    assert node.stop() == 0
+    assert backlog(project, project.app.conf.task_default_queue) == 0
+    assert sorted(started(project, ids)) == [0, 0, 1, 1]
+
+
+@pytest.mark.redis
+def test_what_waits_beside_another_function_of_its_queue_stays(
+    redis_broker: Broker,
+    celery_project: MakeProject,
+    celery_node: StartNode,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BESIDE", "1")  # the lane has eight slots, of which two are for these
+    project = celery_project(SOURCE, broker=redis_broker)
+    node = celery_node(project, env={"BESIDE": "1"})
+    ids = [project.tasks.hold.delay(number).id for number in range(8)]
+    node.wait_for_log(f"[{ids[-1]}] received")
+    time.sleep(3 * STANDSTILL)
+    assert backlog(project, project.app.conf.task_default_queue) == 0
+    release(project, *range(8))
+    for number, id in enumerate(ids):
+        assert project.app.AsyncResult(id).get(timeout=20) == number
+    assert "go back" not in node.log()
+    assert node.log().count("received") == len(ids)
+
+
+@pytest.mark.redis
+def test_broadcasts_that_wait_are_not_lost(
+    redis_broker: Broker,
+    celery_project: MakeProject,
+    celery_node: StartNode,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BROADCAST", "1")
+    project = celery_project(SOURCE, broker=redis_broker)
+    node = celery_node(project, env={"BROADCAST": "1"})
+    exchange = project.app.amqp.queues["all"].exchange
+    with project.app.connection() as connection:
+        exchange(connection.default_channel).declare()
+    # Celery publishes to a list, where the exchange is not declared on the channel (5.7).
+    ids = [project.tasks.told.apply_async((n,), declare=[exchange]).id for n in range(4)]
+    node.wait_for_log(f"[{ids[-1]}] received")
+    time.sleep(3 * STANDSTILL)
+    release(project, *range(4))
+    for number, id in enumerate(ids):
+        assert project.app.AsyncResult(id).get(timeout=20) == number
+
+
 def test_the_reserve_comes_back_with_short_inputs(project: Project, celery_node: StartNode) -> None:
     node = celery_node(project)
     make_short(project, node)
@@ -185,6 +265,8 @@ def test_the_reserve_comes_back_with_short_inputs(project: Project, celery_node:
         pytest.param("redis", ("--disable-prefetch",), {}, marks=pytest.mark.redis),
         pytest.param("redis", (), {"RESERVE": "0"}, marks=pytest.mark.redis),
         pytest.param("redis", (), {"RATE": "200/s"}, marks=pytest.mark.redis),
+        # One slot for two functions, which would wait until a reserve has run out.
+        pytest.param("redis", ("-c", "1"), {"OTHER": "1"}, marks=pytest.mark.redis),
         pytest.param("rabbitmq", (), {"RESERVE": "0"}, marks=pytest.mark.rabbitmq),
         pytest.param("rabbitmq", (), {"QUEUE_TYPE": "quorum"}, marks=pytest.mark.rabbitmq),
         pytest.param(
@@ -205,6 +287,8 @@ def test_a_node_fetches_nothing_ahead_where_it_must_not(
         monkeypatch.setenv(name, value)  # the publisher declares the queue, too
     project = celery_project(SOURCE, broker=request.getfixturevalue(f"{kind}_broker"))
     pool = "eventlet" if "eventlet" in options else "concurrent"
-    node = celery_node(project, *(() if pool == "eventlet" else options), pool=pool, env=env)
+    queues = [project.name, *(["other"] if "OTHER" in env else [])]
+    options = () if pool == "eventlet" else options
+    node = celery_node(project, "-Q", ",".join(queues), *options, pool=pool, env=env)
     run_short_ones(project)
     assert prefetched(project, node) == SLOTS

@@ -125,14 +125,27 @@ def test_what_waits_can_be_sent_back_at_once(parts: Parts) -> None:
     assert parts.runners.started == ["1"]
 
 
-def test_what_was_fetched_ahead_goes_back_and_what_had_to_wait_stays(parts: Parts) -> None:
+def test_the_last_in_line_go_back_but_for_what_was_due_and_what_cannot(parts: Parts) -> None:
     first = parts.take("1")
     parts.take("2")
     parts.take("due", eta="some time ago")
     parts.take("again", delivery_info={"redelivered": True})
+    parts.take("gone")
     parts.take("3")
-    parts.engine.send_ahead_back("task")
-    assert parts.back == ["message of 2", "message of 3"]
-    assert [input.id for input in parts.engine.held] == ["1", "due", "again"]
+    may = "message of gone".__ne__
+    assert parts.engine.send_ahead_back("task", 2, may) == 2
+    assert parts.back == ["message of again", "message of 3"]
+    assert [input.id for input in parts.engine.held] == ["1", "2", "due", "gone"]
+    assert parts.engine.send_ahead_back("task", 9, may) == 1
+    assert parts.engine.send_ahead_back("task", 9, may) == 0
     end(parts, first)
     assert parts.runners.started == ["1", "due"]
+
+
+def test_it_is_told_that_an_input_has_to_wait(parts: Parts) -> None:
+    told: list[str] = []
+    parts.engine.on_wait = lambda: told.append("waits")
+    parts.take("1")
+    assert told == []
+    parts.take("2")
+    assert told == ["waits"]

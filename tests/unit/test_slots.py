@@ -292,13 +292,22 @@ def test_limits_that_are_changed_below_a_ceiling_count_when_it_is_lifted() -> No
     assert held.total == 8
 
 
-def test_who_may_leave_the_line_leaves_it_and_the_others_keep_their_order() -> None:
+def test_the_last_who_may_leave_the_line_leave_it_and_the_others_keep_their_order() -> None:
     one = slots(a=1)
-    first, *waiting = taken(one, "a", 6)
+    first, *waiting = taken(one, "a", 8)
     assert one.first_in_line("a") is waiting[0]
-    assert one.withdraw("a", lambda holder: holder.number % 2 == 0) == waiting[1::2]
-    assert one.give_back(first) == [waiting[0]]
-    assert one.give_back(waiting[0]) == [waiting[2]]
-    assert one.give_back(waiting[2]) == [waiting[4]]
-    assert one.give_back(waiting[4]) == []
+    odd = waiting[::2]
+    assert one.withdraw("a", 3, lambda holder: holder in odd) == odd[1:]
+    assert one.withdraw("a", 0, lambda holder: True) == []
+    assert one.withdraw("a", 9, lambda holder: holder in odd) == odd[:1]
+    for holder, following in zip([first, *waiting[1::2]], waiting[1::2], strict=False):
+        assert one.give_back(holder) == [following]
+    assert one.give_back(waiting[5]) == []
     assert one.first_in_line("a") is None
+
+
+@pytest.mark.parametrize(("cap", "expected"), [(None, False), (1, True), (2, False), (9, False)])
+def test_groups_wait_for_each_other_under_a_cap_of_less_than_one_slot_for_each(
+    cap: int | None, expected: bool
+) -> None:
+    assert slots(cap, a=5, b=5).is_oversubscribed is expected

@@ -244,7 +244,7 @@ def test_a_bad_value_of_the_older_option_of_a_class_is_named_with_its_task(app: 
 
     with (
         pytest.warns(DeprecationWarning, match="older spelling"),
-        pytest.raises(ConfigurationError, match="^allow_concurrent_inputs=0 of unit.class.bad: "),
+        pytest.raises(ConfigurationError, match=r"^allow_concurrent_inputs=0 of unit\.class\.bad"),
     ):
         app.register_task(Old())
 
