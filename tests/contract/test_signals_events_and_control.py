@@ -45,7 +45,7 @@ def flag(tmp_path: Path) -> Iterator[Path]:
 def test_signals_are_sent_within_the_input_in_order(
     project: Project, node: Node, kind: str
 ) -> None:
-    good = ["task_prerun", "task_postrun", "task_success"]
+    good = ["task_prerun", "task_success", "task_postrun"]
     bad = ["task_prerun", "task_failure", "task_postrun"]
     again = ["task_prerun", "task_retry", "task_postrun"]
     for task, arguments, expected in (
@@ -57,8 +57,10 @@ def test_signals_are_sent_within_the_input_in_order(
         id = f"signals-{task}-{kind}"
         getattr(project.tasks, task)[kind].apply_async(arguments, task_id=id)
         wait_for(partial(told, project, id, len(expected)))
-        assert sorted(signals(project, id)) == sorted(expected)
-        assert signals(project, id)[0] == "task_prerun"
+        if task == "retried":
+            assert sorted(signals(project, id)) == sorted(expected)
+        else:
+            assert signals(project, id) == expected
 
 
 def test_the_handlers_of_a_base_are_called(project: Project, node: Node, kind: str) -> None:

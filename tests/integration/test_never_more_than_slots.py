@@ -14,6 +14,7 @@ import redis
 from tests.services.fixtures import MakeProject, StartNode
 from tests.services.project import Broker, Project
 from tests.services.waiting import wait_for
+from tests.services.witness import backlog
 
 ASYNC, SYNC = 40, 12
 COUNTS = [2_000, pytest.param(12_000, marks=[pytest.mark.chaos, pytest.mark.timeout(400)])]
@@ -119,6 +120,13 @@ def run(project: Project, count: int, look: Callable[[redis.Redis], Any]) -> Non
         look(store)
 
 
+def check_peaks(project: Project) -> None:
+    found = peaks(project)
+    assert found["on_loop"] <= ASYNC
+    assert found["on_threads"] <= SYNC
+    assert min(found["on_loop"] / ASYNC, found["on_threads"] / SYNC) > 0.5, "never under load"
+
+
 @pytest.mark.slow
 @pytest.mark.batching
 @pytest.mark.parametrize("count", COUNTS)
@@ -141,10 +149,7 @@ def test_mixed_inputs_never_exceed_max_inputs_and_redis_books_are_right(
     run(project, count, look)
     assert min(looks) >= 0, "messages were lost"
     assert max(looks) <= ASYNC + SYNC + 1  # one may be published and not counted yet
-    found = peaks(project)
-    assert found["on_loop"] <= ASYNC
-    assert found["on_threads"] <= SYNC
-    assert min(found["on_loop"] / ASYNC, found["on_threads"] / SYNC) > 0.5, "never under load"
+    check_peaks(project)
     with redis.Redis.from_url(project.broker.url) as store:
         wait_for(lambda: not any(store.exists(key) for key in KEYS), what="empty books")
     assert node.stop() == 0
@@ -158,7 +163,6 @@ def test_mixed_inputs_never_exceed_max_inputs_on_rabbitmq(
     project = celery_project(SOURCE, broker=rabbitmq_broker)
     node = celery_node(project, "-Q", "mixed")
     run(project, count, lambda store: None)
-    found = peaks(project)
-    assert found["on_loop"] <= ASYNC
-    assert found["on_threads"] <= SYNC
+    check_peaks(project)
     assert node.stop() == 0
+    assert backlog(project, "mixed") == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,10 @@ early_on_threads = task("early_on_threads", hold_sync, acks_late=False)
 
 @app.task
 @concurrent(max_inputs=4)
-async def resize(limit):
+async def resize(limit, hold=False):
     set_local_input_concurrency(limit)
+    if hold:
+        await hold_async()
     return get_local_input_concurrency()
 
 app.conf.task_routes = {{
@@ -107,6 +110,10 @@ def wait_until(project: Project, *, running: int, **kept: int) -> None:
     assert started(project) == running
 
 
+def is_revoked(project: Project, id: str) -> bool:
+    return bool(project.app.AsyncResult(id).state == "REVOKED")
+
+
 def release(project: Project, count: int) -> None:
     Path(project.tasks.FLAG).touch()
     wait_for(lambda: started(project) == count, 20, what="all inputs")
@@ -143,21 +150,48 @@ def test_eta_inputs_are_bounded_and_block_nothing(project: Project, celery_node:
     wait_until(project, running=4, on_loop=2)
 
 
-def test_a_node_is_capped_and_grows_and_shrinks(project: Project, celery_node: StartNode) -> None:
+def test_eta_inputs_beyond_the_bound_take_from_the_slots(
+    project: Project, celery_node: StartNode
+) -> None:
+    celery_node(project, "-Q", "on_loop")
+    publish(project, "on_loop", 20, countdown=60)
+    wait_until(project, running=0, on_loop=11)
+
+
+def test_a_node_is_capped_and_grows_and_shrinks(
+    project: Project, celery_node: StartNode, queue_type: str
+) -> None:
     node = celery_node(project, "-Q", "on_loop", "-c", "2")
     publish(project, "on_loop", 12)
     wait_until(project, running=2, on_loop=10)
     told = {"destination": [node.name], "reply": True, "timeout": 5}
     assert "ok" in str(project.app.control.pool_grow(1, **told))
     wait_until(project, running=3, on_loop=9)
-    assert "error" in str(project.app.control.pool_grow(9, **told)) or started(project) <= 4
-    project.app.control.pool_shrink(2, **told)
+    assert "ok" in str(project.app.control.pool_grow(9, **told))
+    wait_until(project, running=4, on_loop=8)
+    assert "cannot grow by 1" in str(project.app.control.pool_grow(1, **told))
+    assert "ok" in str(project.app.control.pool_shrink(3, **told))
+    *ending, last = [id for id, *_ in Notes(project).all()]
+    project.app.control.revoke(ending, terminate=True)
+    for id in ending:
+        wait_for(partial(is_revoked, project, id))
+    # A quorum queue's first consumer may have been sent two for good.
+    is_lowered = queue_type != "quorum"
+    wait_until(project, running=4, **({"on_loop": 8} if is_lowered else {}))
+    project.app.control.revoke(last, terminate=True)
+    wait_until(project, running=5, **({"on_loop": 7} if is_lowered else {}))
     release(project, 12)
 
 
-def test_a_function_sets_its_own_limit(project: Project, celery_node: StartNode) -> None:
+def test_a_function_sets_its_own_limit(
+    project: Project, celery_node: StartNode, queue_type: str
+) -> None:
     celery_node(project, "-Q", "resize")
     for limit in (1, 4, 2):
         assert project.tasks.resize.delay(limit).get(timeout=10) == limit
+    for _ in range(5):
+        project.tasks.resize.delay(2, hold=True)
+    wait_until(project, running=2, resize=1 if queue_type == "quorum" else 3)
+    Path(project.tasks.FLAG).touch()
     with pytest.raises(Exception, match=r"concurrency=5 must lie in 1\.\.max_inputs=4"):
         project.tasks.resize.delay(5).get(timeout=10)
