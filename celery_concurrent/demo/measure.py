@@ -49,7 +49,9 @@ class Snapshot:
     fleet: Fleet
     recent_throughput: float
     recent_waits: tuple[float, ...]
+    recent_latencies: tuple[float, ...]
     waits: tuple[float, ...]
+    latencies: tuple[float, ...]
 
     @property
     def throughput(self) -> float:
@@ -142,7 +144,7 @@ class Ledger:
         """Note a look at the fleet, and sum up."""
         self.looks.append((elapsed, fleet))
         recent = [
-            outcome.wait
+            outcome
             for outcome in self.outcomes
             if outcome.ended is not None
             and outcome.wait is not None
@@ -154,8 +156,10 @@ class Ledger:
             finished=self.finished,
             fleet=fleet,
             recent_throughput=len(recent) / min(_RECENT, elapsed) if elapsed > 0 else 0.0,
-            recent_waits=tuple(sorted(recent)),
+            recent_waits=tuple(sorted(o.wait for o in recent if o.wait is not None)),
+            recent_latencies=tuple(sorted(o.latency for o in recent if o.latency is not None)),
             waits=tuple(self.waits),
+            latencies=tuple(self.latencies),
         )
 
 

@@ -164,14 +164,19 @@ def _decisions(fleet: Fleet) -> RenderableType:
 
 def _pace(snapshot: Snapshot) -> RenderableType:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
-    for name in ("", "throughput", "wait p50", "wait p99"):
+    for name in ("", "throughput", "wait p50", "wait p99", "latency p50", "latency p99"):
         table.add_column(name, justify="right" if name else "left")
-    for name, pace, waits in (
-        ("last 5 s", snapshot.recent_throughput, snapshot.recent_waits),
-        ("whole run", snapshot.throughput, snapshot.waits),
+    for name, pace, waits, latencies in (
+        (
+            "last 5 s",
+            snapshot.recent_throughput,
+            snapshot.recent_waits,
+            snapshot.recent_latencies,
+        ),
+        ("whole run", snapshot.throughput, snapshot.waits, snapshot.latencies),
     ):
-        p50, p99 = percentile(waits, 0.5), percentile(waits, 0.99)
-        table.add_row(name, f"{pace:.1f}/s", seconds(p50), seconds(p99))
+        shares = [percentile(of, share) for of in (waits, latencies) for share in (0.5, 0.99)]
+        table.add_row(name, f"{pace:.1f}/s", *map(seconds, shares))
     return table
 
 

@@ -95,6 +95,8 @@ def test_snapshot_separates_recent_from_all() -> None:
     snapshot = ledger.snapshot(elapsed=10.0, fleet=Fleet(demand=1))
     assert snapshot.recent_waits == (3.0,)
     assert snapshot.waits == (0.5, 3.0)
+    assert snapshot.recent_latencies == (8.0,)
+    assert snapshot.latencies == (1.0, 8.0)
     assert snapshot.recent_throughput == pytest.approx(0.2)
     assert snapshot.throughput == pytest.approx(0.2)
 

@@ -59,7 +59,9 @@ def snapshot(elapsed: float = 12.0, finished: int = 40, fleet: Fleet = FLEET) ->
         fleet=fleet,
         recent_throughput=31.4,
         recent_waits=(0.2, 0.4, 2.0),
+        recent_latencies=(0.9, 1.4, 3.0),
         waits=(0.1, 0.3, 2.5),
+        latencies=(0.8, 1.3, 3.5),
     )
 
 
@@ -91,6 +93,9 @@ def test_screen_fits_eighty_columns_and_tells_all() -> None:
         "31.4/s",
         "0.40 s",
         "2.50 s",
+        "latency p99",
+        "1.40 s",
+        "3.50 s",
         "40 of 1,964 inputs",
     ):
         assert word in text
