@@ -81,6 +81,8 @@ class PageRun:
             self._run_python(block)
         elif block.language in SHELL:
             self._run_shell(block)
+        else:
+            check_syntax(block)
 
     def end(self) -> None:
         """End what still runs, in its own time.

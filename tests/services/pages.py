@@ -6,6 +6,8 @@ CONTRIBUTING.md, "Code blocks in the documentation", is the same for those who w
 from __future__ import annotations
 
 import ast
+import configparser
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -80,9 +82,22 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def check_syntax(block: Block) -> None:
-    """SyntaxError if it is Python and not well-formed; ``await`` at its top level is."""
+    """An error of its parser if it is Python or data and not well-formed.
+
+    ``await`` at the top level of Python is.
+    """
     if block.language == "python":
         compile(block.text, f"line {block.line}", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    elif block.language == "json":
+        json.loads(block.text)
+    elif block.language == "ini":
+        # RabbitMQ's has no sections.
+        text = block.text if "\n[" in f"\n{block.text}" else f"[all]\n{block.text}"
+        configparser.ConfigParser(strict=False, interpolation=None).read_string(text)
+    elif block.language == "yaml":
+        import yaml
+
+        list(yaml.safe_load_all(block.text))
 
 
 def commands(script: str) -> Iterator[str]:

@@ -75,3 +75,19 @@ def test_await_at_the_top_of_a_block_is_well_formed() -> None:
     check_syntax(Block(language="python", text="await x\n", line=1))
     with pytest.raises(SyntaxError):
         check_syntax(Block(language="python", text="await =\n", line=1))
+
+
+@pytest.mark.parametrize(
+    ("language", "good", "bad"),
+    [
+        ("json", '{"a": 1}', '{"a": ...}'),
+        ("ini", "[Service]\nExec=a\nExec=%i\n", "[Service]\nExec\n"),
+        ("yaml", "a: [1]\n---\nb: 2\n", "a: [1\n"),
+    ],
+)
+def test_data_is_checked_for_its_form(language: str, good: str, bad: str) -> None:
+    if language == "yaml":
+        pytest.importorskip("yaml")
+    check_syntax(Block(language=language, text=good, line=1))
+    with pytest.raises(Exception, match=r"(?i)expect|parsing"):
+        check_syntax(Block(language=language, text=bad, line=1))
