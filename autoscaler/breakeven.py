@@ -128,10 +128,9 @@ class BreakEven(Sizes):
         trials, layers = self._watch(now, arrived, learned, state)
         if demand is None:
             need, decision = state.need, self.unknown(observation, state.desired)
-            if observation.known:
-                need = max(
-                    need or 0, min(self.max_nodes, nodes_for(observation.known, self.target))
-                )
+            # Before the first known demand all that lives then counts, what is ordered now too.
+            if need is not None:
+                need = max(need, min(self.max_nodes, nodes_for(observation.known, self.target)))
         else:
             need = min(self.max_nodes, nodes_for(demand, self.target))
             # As after the autoscaler's restart: what lives was needed until now.

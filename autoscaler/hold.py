@@ -92,8 +92,9 @@ class Hold(Sizes):
     def _blind(self, observation: Observation, state: HoldState) -> tuple[Decision, HoldState]:
         decision = self.unknown(observation, state.desired)
         want = state.want
-        if observation.known:
-            want = max(want or 0, self.clamp(nodes_for(observation.known, self.target)))
+        # Before the first known demand all that lives then counts, what is ordered now with it.
+        if want is not None:
+            want = max(want, self.clamp(nodes_for(observation.known, self.target)))
         return decision, replace(state, want=want, desired=decision.desired)
 
     def _held(self, observation: Observation, want: int, peaks: Sequence[Peak]) -> int:

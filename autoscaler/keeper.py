@@ -157,6 +157,8 @@ class Keeper:
 
     def _decide(self, seen: Observation) -> Decision:
         if self.drained:
+            # What was wanted before the drain does not count as wanted until the resume.
+            self._state = None if self._policy is None else self._policy.initial()
             return Decision(desired=0, reason="drained by hand")
         if self._policy is None:
             return Decision(desired=0, reason="max_nodes=0")

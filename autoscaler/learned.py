@@ -114,6 +114,11 @@ def _cold_start(observation: Observation, learned: Learned) -> float | None:
 
 
 def _starting(observation: Observation) -> tuple[tuple[str, float], ...]:
+    # From an adoption to the first word is no start.
     return tuple(
-        [(node.name, node.since) for node in observation.nodes if node.state is NodeState.STARTING]
+        [
+            (node.name, node.since)
+            for node in observation.nodes
+            if node.state is NodeState.STARTING and not node.adopted
+        ]
     )

@@ -27,12 +27,14 @@ class Node:
         state: loading (``enter`` included), taking inputs, or finishing what it has.
         since: when it entered that state.
         running: inputs in its slots, 0 or more.
+        adopted: whether an autoscaler before this one started it, nobody knows when.
     """
 
     name: str
     state: NodeState
     since: float
     running: int = 0
+    adopted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

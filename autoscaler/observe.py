@@ -95,6 +95,7 @@ def _node(process: NodeProcess, report: Report | None) -> Node:
         state=state,
         since=report.since if report and state is NodeState.READY else process.since,
         running=report.running if report else 0,
+        adopted=process.adopted,
     )
 
 

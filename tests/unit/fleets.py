@@ -12,9 +12,14 @@ from celery_concurrent.autoscaler.model import AnyPolicy, Decision, Node, NodeSt
 
 
 def node(
-    name: str, state: NodeState = NodeState.READY, *, since: float = 0.0, running: int = 0
+    name: str,
+    state: NodeState = NodeState.READY,
+    *,
+    since: float = 0.0,
+    running: int = 0,
+    adopted: bool = False,
 ) -> Node:
-    return Node(name=name, state=state, since=since, running=running)
+    return Node(name=name, state=state, since=since, running=running, adopted=adopted)
 
 
 def starting(count: int, *, since: float = 0.0) -> tuple[Node, ...]:

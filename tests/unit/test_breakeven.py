@@ -166,6 +166,18 @@ def test_a_fleet_that_is_met_for_the_first_time_is_kept_for_a_cold_start() -> No
     assert (decision.desired, decision.look_again_at) == (3, 27.0)
 
 
+@given(some.lists(some.integers(0, 500), min_size=1), some.integers(0, 80))
+def test_what_is_met_is_kept_whatever_was_told_before_the_demand_was_known(
+    told: list[int], lived: int
+) -> None:
+    fleet = Fleet(break_even(cold_start=20.0))
+    fleet.nodes = ready(lived)
+    for at, known in enumerate(told):
+        fleet.look(None, float(at), known=known)
+    found = fleet.look(0, float(len(told)))
+    assert found.desired >= min(lived, 64)
+
+
 def test_a_buffer_stays_while_its_fleet_does_and_never_exceeds_max_nodes() -> None:
     fleet = Fleet(break_even(buffer_nodes=2, max_nodes=4, cold_start=20.0, price=0.0))
     desired = [fleet.look(d, at).desired for at, d in ((0.0, 0), (1.0, 1), (2.0, 16), (3.0, 0))]
@@ -202,6 +214,14 @@ def test_the_first_cold_start_replaces_the_guess_and_later_ones_err_high() -> No
         learned, _ = learn(seen(1, nodes=[node("a", NodeState.STARTING, since=5.0)]), learned)
         learned, _ = learn(seen(1, at=90.0, nodes=[node("a", since=5.0 + took)]), learned)
         assert learned.cold_start == pytest.approx(expected)
+
+
+def test_from_an_adoption_to_the_first_word_is_no_cold_start() -> None:
+    learned = Learned(cold_start=20.0)
+    silent = node("a", NodeState.STARTING, adopted=True)
+    for found in (silent, node("a", since=0.3, adopted=True)):
+        learned, _ = learn(seen(0, nodes=[found]), learned)
+    assert (learned.cold_start, learned.seen) == (20.0, False)
 
 
 def test_the_run_time_is_what_ran_over_what_ended() -> None:

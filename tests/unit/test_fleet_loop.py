@@ -228,6 +228,29 @@ def test_what_a_node_ran_that_left_in_order_is_done() -> None:
     assert world.turn(0.1) == []
 
 
+@pytest.mark.parametrize("policy", ["hold", "break-even"])
+def test_the_nodes_found_at_a_restart_are_kept_while_they_say_one_by_one_what_they_run(
+    policy: str,
+) -> None:
+    world = World(policy=policy, scaledown_window=10.0)
+    world.engine.nodes = {
+        name: NodeProcess(name=name, queue="q", state=ProcessState.RUNNING, since=0.0, adopted=True)
+        for name in "abcdef"
+    }
+    world.broker.backlogs["q"] = 1
+    for name in "abcdef":
+        world.turn(0.1)
+        world.say(name, running=1)
+    world.broker.backlogs["q"] = 0
+    for _ in range(9):
+        world.all_ready()
+        assert len(world.turn(1)) == 6
+    world.all_ready()
+    world.turn(20)
+    world.all_ready()
+    assert world.turn(0.1) == []
+
+
 def test_a_crashed_node_is_replaced_after_a_pause_and_three_make_the_fleet_failing() -> None:
     world = World(min_nodes=1)
     for crash in range(3):
@@ -469,6 +492,24 @@ def test_a_fleet_that_is_drained_by_hand_stays_so_until_it_is_resumed(tmp_path: 
     assert desk.status()["fleets"][0]["state"] == "drained"
     desk.resume()
     assert len(world.turn()) == 1
+
+
+@pytest.mark.parametrize("policy", ["hold", "break-even"])
+def test_a_fleet_that_is_resumed_wants_nothing_of_what_it_wanted_before(
+    tmp_path: Any, policy: str
+) -> None:
+    world = World(policy=policy, scaledown_window=600.0)
+    desk = desk_of(world, Overrides(tmp_path / "overrides.json"))
+    world.broker.backlogs["q"] = 100
+    world.turn()
+    desk.drain()
+    world.turn(1)
+    world.engine.nodes.clear()
+    world.broker.backlogs["q"] = 0
+    for seconds in (3600, 10):  # what left the broker unseen counts as demand for a while
+        world.turn(seconds)
+    desk.resume()
+    assert world.turn(1) == []
 
 
 def test_a_change_that_cannot_be_kept_is_not_made(tmp_path: Any) -> None:

@@ -198,6 +198,18 @@ def test_a_fleet_that_is_met_for_the_first_time_is_kept_for_its_window(demand: i
     assert after.desired == (0 if demand == 0 else 5)
 
 
+@given(HOLDS, some.lists(some.integers(0, 500), min_size=1), some.integers(0, 30))
+def test_what_is_met_is_kept_for_its_window_whatever_was_told_before_the_demand_was_known(
+    policy: Hold, told: list[int], lived: int
+) -> None:
+    fleet = Fleet(policy)
+    fleet.nodes = ready(lived)
+    for at, known in enumerate(told):
+        fleet.look(None, float(at), known=known)
+    found = fleet.look(0, float(len(told)))
+    assert found.desired >= (min(lived, policy.max_nodes) if policy.window else policy.min_nodes)
+
+
 def test_the_reason_names_the_figures() -> None:
     fleet = Fleet(hold(buffer_nodes=1))
     assert fleet.look(101, 0.0).reason == "101 inputs at 20 per node, buffer_nodes=1: 7 wanted"
