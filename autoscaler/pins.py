@@ -15,7 +15,7 @@ from celery.utils.log import get_logger
 
 from celery_concurrent.autoscaler.provider import NodeProcess, pinned
 from celery_concurrent.fleets import Fleet
-from celery_concurrent.gpu.device import DeviceSource, Inventory
+from celery_concurrent.gpu.device import Device, DeviceSource, Inventory
 from celery_concurrent.gpu.locks import DeviceLock, DeviceTakenError, LockFolderError
 from celery_concurrent.gpu.pin import Holdings, Need, Pin, Shares, seats, share
 
@@ -23,6 +23,9 @@ logger = get_logger(__name__)
 
 #: Seconds for which an inventory counts: what is read then is no older.
 FRESH = 2.0
+
+#: So many readings in a row without a device, or with a fault that may pass, and its nodes go.
+PATIENCE = 5
 
 
 class DevicePins:
@@ -52,11 +55,18 @@ class DevicePins:
         self._refused: dict[str, str] = {}
         self._read_at = -FRESH
         self._inventory = Inventory()
+        self._readings = 0
+        #: By device: the last reading in which it was sound.
+        self._sound: dict[str, int] = {}
 
     def inventory(self) -> Inventory:
         """What this host has, read a moment ago at the most."""
         if self._source is not None and self._clock() - self._read_at >= FRESH:
             self._inventory, self._read_at = self._source.inventory(), self._clock()
+            if self._inventory.devices:
+                self._readings += 1
+            sound = [device.uuid for device in self._inventory.devices if device.fault is None]
+            self._sound |= dict.fromkeys(sound, self._readings)
         return self._inventory
 
     def environments(
@@ -85,13 +95,23 @@ class DevicePins:
         """Why the node cannot go on; None when it can, or nobody knows."""
         if not process.devices:
             return None
-        faults = {device.uuid: device.fault for device in self.inventory().devices}
-        if not faults:
+        devices = {device.uuid: device for device in self.inventory().devices}
+        if not devices:
+            return None
+        faults = {uuid: self._fault(uuid, devices.get(uuid)) for uuid in process.devices}
+        return ", ".join(f"device {uuid}: {why}" for uuid, why in faults.items() if why) or None
+
+    def _fault(self, uuid: str, device: Device | None) -> str | None:
+        """Why nodes must leave the device, which is None when it was not found.
+
+        A drain is not taken back, and a call to the driver may fail once: only what lasts counts.
+        """
+        if device is not None and (device.fault is None or device.lost):
+            return device.fault
+        if self._readings - self._sound.get(uuid, 0) < PATIENCE:
             return None
         # One that was lost before this process began has no UUID by which it could be known.
-        gone = "is not among this host's devices"
-        found = {uuid: faults.get(uuid, gone) for uuid in process.devices}
-        return ", ".join(f"device {uuid}: {why}" for uuid, why in found.items() if why) or None
+        return "is not among this host's devices" if device is None else device.fault
 
     def let_go(self, nodes: Iterable[NodeProcess]) -> None:
         """Leave the devices to others that none of these nodes, all that live, are on."""

@@ -23,7 +23,7 @@ def everything(answer: Mapping[str, Any]) -> RenderableType:
     from rich.text import Text
 
     lost = [
-        Text(f"device {device['uuid']} is lost, no node starts on it: {device['fault']}", "red")
+        Text(f"no node starts on device {device['uuid']}: {device['fault']}", "red")
         for device in answer["devices"]
         if device["fault"] is not None
     ]

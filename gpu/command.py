@@ -102,5 +102,5 @@ def _bytes(amount: int | None) -> str:
 
 def _state(device: Device) -> str:
     if device.fault is not None:
-        return f"lost: {device.fault}"
+        return f"{'lost' if device.lost else 'no answer'}: {device.fault}"
     return "in slices" if device.sliced else "ok"

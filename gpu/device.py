@@ -69,6 +69,7 @@ class Device:
         parent: of a slice, the uuid of its GPU.
         sliced: a GPU in MIG mode, which computes through its slices only.
         fault: why it cannot be used, in the driver's words; None for a healthy device.
+        lost: the driver has given it up: nodes on it must go. Any other fault may pass.
     """
 
     index: int
@@ -81,16 +82,12 @@ class Device:
     parent: str | None = None
     sliced: bool = False
     fault: str | None = None
-
-    @property
-    def lost(self) -> bool:
-        """Whether it has a fault: nodes on it must go."""
-        return self.fault is not None
+    lost: bool = False
 
     @property
     def usable(self) -> bool:
         """Whether a node can be pinned to it."""
-        return not self.lost and not self.sliced
+        return self.fault is None and not self.sliced
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +107,7 @@ class DeviceSource(Protocol):
     """Where inventories come from: the driver, or a simulation."""
 
     def inventory(self) -> Inventory:
-        """What is there now. A host without GPUs, or with lost ones, is no error."""
+        """What is there now. A host without GPUs, or with faulty ones, is no error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,8 @@
 Three kinds of error are kept apart, by the call that met them. When the library cannot be
 opened, this host has no GPU support, which is said once and is no error. When a reading that
 can be done without is not given (utilisation of a slice, an old driver), its field is None.
-When a device cannot be reached, that device is lost, and the others go on.
+When a device cannot be reached, that device has a fault, and the others go on; it is lost when
+the driver says so, for any other error may pass.
 
 NVML does not look at CUDA_VISIBLE_DEVICES: it sees every device of the host.
 """
@@ -56,7 +57,7 @@ _NO_BINDINGS = 'nvidia-ml-py is not installed: pip install "celery-concurrent[gp
 class Nvml:
     """Reads the driver's devices, over and over; for one thread at a time.
 
-    It remembers what it saw, so that a lost device keeps its UUID, and logs changes only.
+    It remembers what it saw, so that a faulty device keeps its UUID, and logs changes only.
     """
 
     def __init__(self) -> None:
@@ -67,8 +68,8 @@ class Nvml:
     def inventory(self) -> Inventory:
         """All GPUs and MIG slices as they are now.
 
-        Devices that were there before and that a driver's failure hides now are lost, not
-        gone: their nodes must go.
+        Devices that were there before and that a driver's failure hides now have a fault, and
+        are not gone.
         """
         if pynvml is None:
             return self._absent(_NO_BINDINGS)
@@ -80,7 +81,7 @@ class Nvml:
             self.close()
             if not self._seen:
                 return self._absent(_remedy(error))
-            return self._told({index: self._lost(index, error, "") for index in self._seen})
+            return self._told({index: self._faulty(index, error, "") for index in self._seen})
         self._absence = None
         return self._told({index: self._gpu(index, driver) for index in range(count)})
 
@@ -99,15 +100,16 @@ class Nvml:
         for device in _flat(found):
             if device.fault == faults.get(device.uuid):
                 continue
-            if device.lost:
-                logger.warning("device %s is lost: %s", device.uuid, device.fault)
-            else:
+            if device.fault is None:
                 logger.warning("device %s is back", device.uuid)
+            else:
+                state = "is lost" if device.lost else "does not answer"
+                logger.warning("device %s %s: %s", device.uuid, state, device.fault)
         self._seen = found
         return Inventory(devices=tuple(_flat(found)))
 
     def _gpu(self, index: int, driver: str) -> tuple[Device, ...]:
-        """The GPU and its slices; when it cannot be reached, as they were last, but lost."""
+        """The GPU and its slices; when it cannot be reached, as they were last, with a fault."""
         try:
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
             gpu = _device(handle, index=index, driver=driver)
@@ -116,7 +118,7 @@ class Nvml:
                 return (gpu,)
             return (replace(gpu, sliced=True), *self._slices(handle, gpu, slots))
         except pynvml.NVMLError as error:
-            return self._lost(index, error, driver)
+            return self._faulty(index, error, driver)
 
     def _slices(self, handle: Any, gpu: Device, slots: int) -> Iterator[Device]:
         for slot in range(slots):
@@ -129,10 +131,11 @@ class Nvml:
             found = _device(slice_handle, index=slot, driver=gpu.driver)
             yield replace(found, parent=gpu.uuid)
 
-    def _lost(self, index: int, error: Exception, driver: str) -> tuple[Device, ...]:
+    def _faulty(self, index: int, error: Any, driver: str) -> tuple[Device, ...]:
         unknown = Device(index=index, uuid=f"unknown-{index}", name="unknown", driver=driver)
+        untold: dict[str, Any] = {"memory": None, "utilisation": None, "processes": None}
         return tuple(
-            replace(device, memory=None, utilisation=None, processes=None, fault=_words(error))
+            replace(device, **untold, fault=_words(error), lost=error.value in _LOST)
             for device in self._seen.get(index, (unknown,))
         )
 

@@ -149,8 +149,8 @@ def _missing(
 def _reason(device: Device, need: Need, held: Holdings) -> str:
     """Where a device went, or would have gone."""
     own = held.seats.get(device.uuid, 0)
-    if device.lost:
-        return "lost"
+    if device.fault is not None:
+        return "lost" if device.lost else "not answering"
     if device.sliced:
         return "divided into MIG slices"
     if device.parent is not None and need.gpus > 1:

@@ -87,7 +87,7 @@ class Simulated:
         }
         if values["fault"] is not None:
             # A lost device tells nothing of itself.
-            return Device(**common, fault=str(values["fault"]))
+            return Device(**common, fault=str(values["fault"]), lost=True)
         try:
             return Device(**common, **_readings(values))
         except (ConfigurationError, TypeError) as error:

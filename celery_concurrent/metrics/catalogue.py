@@ -54,7 +54,7 @@ CATALOGUE: Final = (
     About("task_wait_seconds", "histogram", _TASK, "From an input's sending or ETA to its start."),
     About("task_run_seconds", "histogram", _TASK, "From an input's start to its end."),
     About("task_outcomes_total", "counter", ("task", "outcome"), "Inputs that have ended."),
-    About("device_up", "gauge", _DEVICE, "1, or 0 for a device that is lost."),
+    About("device_up", "gauge", _DEVICE, "1, or 0 for a device that is lost or does not answer."),
     About("device_memory_free_bytes", "gauge", _DEVICE, "Memory that is free there."),
     About("device_memory_total_bytes", "gauge", _DEVICE, "Memory that the device has."),
     About("device_utilisation_ratio", "gauge", _DEVICE, "How busy it is, 0 to 1."),

@@ -95,7 +95,7 @@ def test_every_device_tells_what_it_is(any_reader: Reader) -> None:
         assert device.uuid.startswith(("GPU-", "MIG-"))
         assert device.name
         assert device.driver.replace(".", "").isdigit()
-        assert not device.lost
+        assert device.fault is None
         assert device.utilisation is None or 0 <= device.utilisation <= 100
     assert len({device.uuid for device in found.devices}) == len(found.devices)
     whole = [device.index for device in found.devices if device.parent is None]
@@ -264,6 +264,7 @@ def test_errors_15_and_16_mark_that_device_lost_and_the_others_go_on(
     found = reader.read()
     lost, other = found.devices
     assert (lost.uuid, lost.name, lost.usable) == ("GPU-aaaa", A_DEVICE.name, False)
+    assert lost.lost
     assert lost.fault is not None
     assert lost.fault.endswith(f"(NVML error {code})")
     assert (lost.memory, lost.utilisation, lost.processes) == (None, None, None)
@@ -299,15 +300,28 @@ def test_a_lost_gpus_slices_are_lost_with_it(host: FakeHost, reader: Reader) -> 
     assert devices["MIG-a1"].parent == "GPU-aaaa"
 
 
-def test_devices_whose_driver_goes_away_are_lost_and_not_forgotten(
-    host: FakeHost, reader: Reader
+@pytest.mark.parametrize("function", ["nvmlDeviceGetCount_v2", "nvmlDeviceGetUUID"])
+def test_any_other_error_is_a_fault_that_may_pass(
+    host: FakeHost, reader: Reader, function: str
 ) -> None:
+    host.has(A)
+    reader.read()
+    host.has(A, f"fault {function} 999")
+    found = reader.read()
+    (device,) = found.devices
+    assert (device.uuid, device.usable, device.lost) == ("GPU-aaaa", False, False)
+    assert found.said == [f"device GPU-aaaa does not answer: {device.fault}"]
+    host.has(A)
+    assert reader.read().devices == (A_DEVICE,)
+
+
+def test_devices_whose_driver_goes_away_are_not_forgotten(host: FakeHost, reader: Reader) -> None:
     host.has(A)
     reader.read()
     host.has("fault nvmlDeviceGetCount_v2 18", "fault nvmlInitWithFlags 18")
     for _ in range(2):
-        (lost,) = reader.read().devices
-        assert (lost.uuid, lost.usable) == ("GPU-aaaa", False)
+        (hidden,) = reader.read().devices
+        assert (hidden.uuid, hidden.usable, hidden.lost) == ("GPU-aaaa", False, False)
     host.has(A)
     assert reader.read().devices == (A_DEVICE,)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from celery_concurrent.autoscaler.pins import FRESH, DevicePins
 from celery_concurrent.autoscaler.provider import PIN, NodeProcess, ProcessState
 from celery_concurrent.fleets import Fleet
 from celery_concurrent.gpu import simulated
+from celery_concurrent.gpu.device import Device, Inventory
 from celery_concurrent.gpu.locks import DeviceLock, DeviceTakenError
 from celery_concurrent.gpu.simulated import Simulated
 from celery_concurrent.knobs import Layer
@@ -117,14 +120,55 @@ def test_the_next_autoscaler_of_the_app_puts_nodes_beside_those_that_it_adopted(
     assert not world.is_free(A)
 
 
-def test_a_device_that_is_lost_or_gone_is_no_place_to_stay(world: World) -> None:
+class Told:
+    """Devices as a test tells them."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, str | None] = {A: None, B: None}
+
+    def inventory(self) -> Inventory:
+        return Inventory(
+            devices=tuple(
+                Device(index=index, uuid=uuid, name="Some GPU", driver="1.0", fault=fault)
+                for index, (uuid, fault) in enumerate(self.found.items())
+            )
+        )
+
+
+def followed(source: Told, folder: Path) -> Callable[[], str | None]:
+    """Why a node on A must go, at one reading after the other."""
+    now = itertools.count(step=FRESH)
+    pins = DevicePins(source, owner="shop", folder=folder, clock=lambda: next(now))
+    return lambda: pins.lost(node(A))
+
+
+def test_a_device_that_does_not_answer_once_keeps_its_nodes(tmp_path: Path) -> None:
+    source = Told()
+    lost = followed(source, tmp_path)
+    for answers in (*[True] * 9, *[False] * 4, True, *[False] * 4):
+        source.found[A] = None if answers else "Unknown Error"
+        assert lost() is None
+    assert lost() == f"device {A}: Unknown Error"
+    source.found[A] = None
+    assert lost() is None
+
+
+def test_a_device_that_is_not_found_for_long_is_no_place_to_stay(tmp_path: Path) -> None:
+    """As for a node that was adopted: nobody has seen its device sound."""
+    source = Told()
+    lost = followed(source, tmp_path)
+    source.found = {}
+    assert [lost() for _ in range(10)] == [None] * 10, "nothing is known while nothing is found"
+    source.found = {B: None}
+    assert [lost() for _ in range(4)] == [None] * 4
+    assert lost() == f"device {A}: is not among this host's devices"
+
+
+def test_a_device_that_is_lost_is_no_place_to_stay(world: World) -> None:
     assert world.pins.lost(node(A, B)) is None
     world.change(0, "fell off the bus")
     assert world.pins.lost(node(A, B)) == f"device {A}: fell off the bus"
     assert world.pins.lost(node(B)) is None
-    assert world.pins.lost(node("GPU-other")) == (
-        "device GPU-other: is not among this host's devices"
-    )
     assert world.pins.lost(node()) is None
     (env,), missing = world.pins.environments(fleet(), 2, [])
     assert env[PIN] == B

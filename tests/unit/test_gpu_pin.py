@@ -66,12 +66,18 @@ def test_a_device_with_a_node_is_no_part_of_a_group() -> None:
 
 
 def test_a_lost_device_gets_no_node() -> None:
-    devices = [gpu(0, fault="GPU is lost"), gpu(1)]
+    devices = [gpu(0, fault="GPU is lost", lost=True), gpu(1)]
     shares = share(devices, nodes=2, need=Need())
     assert given(shares) == [("GPU-1",)]
     assert shares.missing == (
         "2 more nodes want a device each, 1 fit: this host has 2 devices: 1 lost, 1 free"
     )
+
+
+def test_a_device_that_does_not_answer_gets_no_node_either() -> None:
+    shares = share([gpu(0, fault="Unknown Error"), gpu(1)], nodes=2, need=Need())
+    assert given(shares) == [("GPU-1",)]
+    assert "1 not answering, 1 free" in (shares.missing or "")
 
 
 def test_slices_are_given_one_to_a_node_and_their_gpu_to_none() -> None:

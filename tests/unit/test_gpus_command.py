@@ -33,7 +33,9 @@ SLICE = Device(
     processes=(Process(pid=7, memory=5),),
     parent=GPU.uuid,
 )
-LOST = Device(index=1, uuid="GPU-1", name="NVIDIA A100", driver="550.54", fault="GPU is lost")
+LOST = Device(
+    index=1, uuid="GPU-1", name="NVIDIA A100", driver="550.54", fault="GPU is lost", lost=True
+)
 
 
 def run(*words: str) -> Result:
@@ -83,6 +85,7 @@ def test_json_has_one_object_per_device(host: None) -> None:
         "parent": GPU.uuid,
         "sliced": False,
         "fault": None,
+        "lost": False,
         "usable": True,
     }
 
