@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from celery.utils.log import get_logger
 
 from celery_concurrent.autoscaler.provider import NodeProcess, pinned
 from celery_concurrent.fleets import Fleet
-from celery_concurrent.gpu.device import Device, DeviceSource, Inventory
+from celery_concurrent.gpu.device import Device, DeviceSource, Inventory, ReadingError
 from celery_concurrent.gpu.locks import DeviceLock, DeviceTakenError, LockFolderError
 from celery_concurrent.gpu.pin import Holdings, Need, Pin, Shares, seats, share
 
@@ -62,11 +63,11 @@ class DevicePins:
     def inventory(self) -> Inventory:
         """What this host has, read a moment ago at the most."""
         if self._source is not None and self._clock() - self._read_at >= FRESH:
-            self._inventory, self._read_at = self._source.inventory(), self._clock()
-            if self._inventory.devices:
-                self._readings += 1
-            sound = [device.uuid for device in self._inventory.devices if device.fault is None]
-            self._sound |= dict.fromkeys(sound, self._readings)
+            try:
+                self._inventory = self._counted(self._source.inventory())
+            except ReadingError as error:
+                self._inventory = _untold(self._inventory, str(error))
+            self._read_at = self._clock()
         return self._inventory
 
     def environments(
@@ -100,6 +101,13 @@ class DevicePins:
             return None
         faults = {uuid: self._fault(uuid, devices.get(uuid)) for uuid in process.devices}
         return ", ".join(f"device {uuid}: {why}" for uuid, why in faults.items() if why) or None
+
+    def _counted(self, inventory: Inventory) -> Inventory:
+        if inventory.devices:
+            self._readings += 1
+        sound = [device.uuid for device in inventory.devices if device.fault is None]
+        self._sound |= dict.fromkeys(sound, self._readings)
+        return inventory
 
     def _fault(self, uuid: str, device: Device | None) -> str | None:
         """Why nodes must leave the device, which is None when it was not found.
@@ -157,3 +165,9 @@ class DevicePins:
             else:
                 self._refused.pop(uuid, None)
         return refused
+
+
+def _untold(inventory: Inventory, why: str) -> Inventory:
+    """The devices as they were last, with a fault: nobody can say how they are."""
+    found = [device if device.fault else replace(device, fault=why) for device in inventory.devices]
+    return replace(inventory, devices=tuple(found))

@@ -20,6 +20,7 @@ from celery_concurrent.autoscaler import announcing
 from celery_concurrent.autoscaler.announcing import Announcer
 from celery_concurrent.autoscaler.backlog import Backlog
 from celery_concurrent.autoscaler.desk import Desk
+from celery_concurrent.autoscaler.devices import PatientSource
 from celery_concurrent.autoscaler.ending import when_told
 from celery_concurrent.autoscaler.listening import Listener
 from celery_concurrent.autoscaler.local.commands import Command
@@ -140,7 +141,9 @@ class _Process:
         self._signals = 0
         self._loop: Autoscaler | None = None
         self._metrics = _metrics(options)
-        self._pins = DevicePins(source, owner=str(state_folder(name)))
+        self._pins = DevicePins(
+            None if source is None else PatientSource(source), owner=str(state_folder(name))
+        )
         self._provider = _hold(
             lambda: LocalProvider(
                 Command(app=name, loglevel=options.loglevel),

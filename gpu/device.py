@@ -107,7 +107,11 @@ class DeviceSource(Protocol):
     """Where inventories come from: the driver, or a simulation."""
 
     def inventory(self) -> Inventory:
-        """What is there now. A host without GPUs, or with faulty ones, is no error."""
+        """What is there now. A host without GPUs, or with faulty ones, is no error.
+
+        Raises:
+            ReadingError: nobody answers, so nothing is known.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
