@@ -17,7 +17,12 @@ from celery.utils.log import get_logger
 from celery_concurrent.autoscaler.provider import NodeProcess, pinned
 from celery_concurrent.fleets import Fleet
 from celery_concurrent.gpu.device import Device, DeviceSource, Inventory, ReadingError
-from celery_concurrent.gpu.locks import DeviceLock, DeviceTakenError, LockFolderError
+from celery_concurrent.gpu.locks import (
+    DeviceLock,
+    DeviceTakenError,
+    LockFolderError,
+    LockRemovedError,
+)
 from celery_concurrent.gpu.pin import Holdings, Need, Pin, Shares, seats, share
 
 logger = get_logger(__name__)
@@ -52,7 +57,7 @@ class DevicePins:
         self._folder = folder
         self._clock = clock
         self._locks: dict[str, DeviceLock] = {}
-        #: By device that others hold: who, as it was said last.
+        #: By device that cannot be held: why, as it was said last.
         self._refused: dict[str, str] = {}
         self._read_at = -FRESH
         self._inventory = Inventory()
@@ -81,11 +86,11 @@ class DevicePins:
         living = list(nodes)
         own = [node for node in living if node.queue == fleet.queue]
         taken = {device for node in living if node.queue != fleet.queue for device in node.devices}
-        refusals: dict[str, str] = {}
+        refusals: dict[str, Exception] = {}
         shares = self._share(count, need, own, taken, refusals)
         missing = shares.missing
         if missing is not None:
-            missing = "; ".join([missing, *refusals.values()])
+            missing = "; ".join([missing, *dict.fromkeys(map(str, refusals.values()))])
         return [pin.environment for pin in shares.pins], missing
 
     def descriptors(self, env: Mapping[str, str]) -> dict[str, int]:
@@ -137,34 +142,41 @@ class DevicePins:
         need: Need,
         own: list[NodeProcess],
         taken: set[str],
-        refusals: dict[str, str],
+        refusals: dict[str, Exception],
     ) -> Shares:
-        """Share out and lock; what somebody else holds is noted and taken, so look again."""
+        """Share out and lock; what cannot be locked is noted and left, so look again."""
         seated = seats(Pin(devices=node.devices) for node in own)
         while True:
-            holdings = Holdings(seats=seated, taken=taken | refusals.keys())
+            held = {uuid for uuid, why in refusals.items() if isinstance(why, DeviceTakenError)}
+            holdings = Holdings(seats=seated, taken=taken | held, unlockable=refusals.keys() - held)
             shares = share(self.inventory().devices, nodes=count, need=need, holdings=holdings)
             refused = self._lock(seats(shares.pins))
             if not refused:
                 return shares
             refusals |= refused
 
-    def _lock(self, devices: Iterable[str]) -> dict[str, str]:
-        """Hold these devices; returns those that others hold, and who, for people."""
-        refused = {}
+    def _lock(self, devices: Iterable[str]) -> dict[str, Exception]:
+        """Hold these devices; returns those that cannot be held, and why, for people."""
+        refused: dict[str, Exception] = {}
         for uuid in devices:
-            if uuid in self._locks:
-                continue
             try:
-                self._locks[uuid] = DeviceLock.take(uuid, owner=self._owner, folder=self._folder)
-            except (DeviceTakenError, LockFolderError, OSError) as error:
-                refused[uuid] = str(error)
+                if uuid not in self._locks:
+                    self._locks[uuid] = self._taken(uuid)
+                self._locks[uuid].check()
+            except (DeviceTakenError, LockFolderError, LockRemovedError, OSError) as error:
+                refused[uuid] = error
                 if self._refused.get(uuid) != str(error):
                     logger.warning("%s", error)
                 self._refused[uuid] = str(error)
             else:
                 self._refused.pop(uuid, None)
         return refused
+
+    def _taken(self, uuid: str) -> DeviceLock:
+        try:
+            return DeviceLock.take(uuid, owner=self._owner, folder=self._folder)
+        except OSError as error:
+            raise OSError(f"device {uuid} cannot be locked: {error}") from error
 
 
 def _untold(inventory: Inventory, why: str) -> Inventory:

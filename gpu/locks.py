@@ -9,7 +9,7 @@ lock is let go, for removing a file that another process is about to lock would 
 each.
 
 The files lie in a folder of this user: autoscalers that run as different users, or with another
-XDG_RUNTIME_DIR or TMPDIR, do not see each other's locks.
+TMPDIR, do not see each other's locks.
 """
 
 from __future__ import annotations
@@ -60,8 +60,21 @@ class DeviceTakenError(ConcurrencyError, RuntimeError):
 class LockFolderError(ConcurrencyError, RuntimeError):
     """The folder for locks is not this user's alone, so others could hold them all.
 
-    Remove it, or set XDG_RUNTIME_DIR to a folder of your own.
+    Remove it, or set TMPDIR to a folder of your own.
     """
+
+
+class LockRemovedError(ConcurrencyError, RuntimeError):
+    """The file of a lock that is held was removed, so others can lock the device, too.
+
+    Drain the nodes on it: once the last one has ended, the device can be locked anew.
+    """
+
+    def __init__(self, uuid: str, path: Path) -> None:
+        super().__init__(
+            f"device {uuid} is held by a lock that is no longer at {path}, so others can have it, "
+            "too: drain the nodes on it, then it is locked anew"
+        )
 
 
 class DeviceLock:
@@ -75,6 +88,7 @@ class DeviceLock:
     def __init__(self, uuid: str, descriptor: int, folder: Path) -> None:
         """Use :meth:`take` or :meth:`handed`: this expects a descriptor that is locked."""
         self.uuid = uuid
+        self._path = _path(folder, uuid)
         self._descriptor: int | None = descriptor
         # Cleaners of temporary folders (systemd-tmpfiles) leave a folder alone whose lock is
         # held. They would take an old lock's file for garbage, and the next one to come
@@ -133,6 +147,21 @@ class DeviceLock:
             raise ValueError(f"the lock of device {self.uuid} was let go")
         return self._descriptor
 
+    def check(self) -> None:
+        """See that the lock is where others look for it.
+
+        Raises:
+            LockRemovedError: its file was removed, or replaced.
+            ValueError: it was let go.
+        """
+        held = os.fstat(self.fileno())
+        try:
+            if os.path.samestat(held, self._path.stat()):
+                return
+        except OSError as error:
+            raise LockRemovedError(self.uuid, self._path) from error
+        raise LockRemovedError(self.uuid, self._path)
+
     def release(self) -> None:
         """Let go of it; whoever was handed it still holds it. Idempotent."""
         # Closed and never unlocked: an unlock would reach those who share the descriptor.
@@ -188,27 +217,23 @@ def keep_handed(environ: MutableMapping[str, str] = os.environ) -> None:
 def lock_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """This user's folder for locks, made if it is not there.
 
-    In XDG_RUNTIME_DIR, which is the user's own, or else in the temporary folder, with the
-    user's number in its name.
+    In the temporary folder, with the user's number in its name. Not in XDG_RUNTIME_DIR: that is
+    removed at the user's last logout, which autoscalers and nodes may outlive.
 
     Raises:
         LockFolderError: it is no folder, a link, or not of this user alone.
     """
-    runtime = environ.get("XDG_RUNTIME_DIR", "")
-    base = Path(runtime) / _NAME if runtime else _temporary()
+    temporary = environ.get("TMPDIR") or tempfile.gettempdir()
+    base = Path(temporary) / f"{_NAME}-{os.getuid()}"
     with contextlib.suppress(FileExistsError):
         base.mkdir(mode=0o700, parents=True)
     seen = base.lstat()
     if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.getuid() or seen.st_mode & 0o077:
         raise LockFolderError(
             f"{base} must be a folder of this user alone (mode 0700), for others could hold the "
-            "locks in it: remove it, or set XDG_RUNTIME_DIR to a folder of your own"
+            "locks in it: remove it, or set TMPDIR to a folder of your own"
         )
     return base
-
-
-def _temporary() -> Path:
-    return Path(tempfile.gettempdir()) / f"{_NAME}-{os.getuid()}"
 
 
 def _path(folder: Path, uuid: str) -> Path:

@@ -79,10 +79,16 @@ class Holdings:
     Args:
         seats: by UUID, how many nodes of this fleet sit on a device.
         taken: devices of other fleets and of other processes.
+        unlockable: devices that cannot be locked, though nobody is known to hold them.
     """
 
     seats: Mapping[str, int] = field(default_factory=dict)
     taken: Collection[str] = frozenset()
+    unlockable: Collection[str] = frozenset()
+
+    def bars(self, uuid: str) -> bool:
+        """Whether no node may be put on the device."""
+        return uuid in self.taken or uuid in self.unlockable
 
 
 def share(
@@ -109,7 +115,7 @@ def seats(pins: Iterable[Pin]) -> dict[str, int]:
 
 def _shared(devices: Sequence[Device], need: Need, held: Holdings) -> Iterator[tuple[str, ...]]:
     """Seats on single devices, those that have nodes already first."""
-    fits = [device.uuid for device in devices if device.usable and device.uuid not in held.taken]
+    fits = [device.uuid for device in devices if device.usable and not held.bars(device.uuid)]
     for uuid in sorted(fits, key=lambda uuid: held.seats.get(uuid, 0), reverse=True):
         for _ in range(need.nodes_per_gpu - held.seats.get(uuid, 0)):
             yield (uuid,)
@@ -122,7 +128,7 @@ def _several(devices: Sequence[Device], need: Need, held: Holdings) -> Iterator[
         for device in devices
         if device.usable
         and device.parent is None
-        and device.uuid not in held.taken
+        and not held.bars(device.uuid)
         and not held.seats.get(device.uuid, 0)
     ]
     for start in range(0, len(free) - need.gpus + 1, need.gpus):
@@ -157,6 +163,8 @@ def _reason(device: Device, need: Need, held: Holdings) -> str:
         return "MIG slices, of which a process sees only one"
     if device.uuid in held.taken:
         return "taken by others"
+    if device.uuid in held.unlockable:
+        return "without its lock"
     if own >= need.nodes_per_gpu:
         return "used by this fleet"
     return "free"

@@ -61,8 +61,6 @@ class Folder:
         self.records = path / "nodes"
         self.logs = path / "logs"
         try:
-            # Devices' locks lie beside it where XDG_RUNTIME_DIR is XDG_STATE_HOME, and are
-            # refused in a folder that others can enter.
             for folder in (path.parent.parent, path.parent, path):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.records.mkdir(exist_ok=True)

@@ -49,7 +49,7 @@ class AutoscalerProcess:
             **os.environ,
             LEASH_VARIABLE: str(leash),
             "XDG_STATE_HOME": str(folder / "state"),
-            "XDG_RUNTIME_DIR": str(runtime),
+            "TMPDIR": str(runtime),
         }
         argv = [sys.executable, "-m", "celery", "-A", APP, "autoscaler"]
         with self._log.open("wb") as output:

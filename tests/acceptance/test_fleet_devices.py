@@ -70,7 +70,7 @@ def environ(host: Host, tmp_path: Path) -> dict[str, str]:
     """What all autoscalers of this test share: the driver, and the place for locks."""
     runtime = tmp_path / "run"
     runtime.mkdir()
-    return {**host.environ, "XDG_RUNTIME_DIR": str(runtime)}
+    return {**host.environ, "TMPDIR": str(runtime)}
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from celery_concurrent.gpu.locks import (
     DeviceLock,
     DeviceTakenError,
     LockFolderError,
+    LockRemovedError,
     handing,
     lock_folder,
 )
@@ -215,7 +216,7 @@ def test_of_many_owners_that_come_at_once_one_gets_the_device(tmp_path: Path) ->
 def test_what_a_process_was_handed_it_holds_and_what_is_no_lock_it_leaves_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     code = """
 import sys
 from celery_concurrent.gpu.locks import keep_handed
@@ -246,25 +247,38 @@ def test_cleaners_of_temporary_folders_see_that_the_locks_are_in_use(tmp_path: P
     os.close(folder)
 
 
-def test_the_users_runtime_folder_holds_the_locks(tmp_path: Path) -> None:
-    folder = lock_folder({"XDG_RUNTIME_DIR": str(tmp_path)})
-    assert folder == tmp_path / "celery-concurrent"
-    assert folder.stat().st_mode & 0o777 == 0o700
-    assert lock_folder({"XDG_RUNTIME_DIR": str(tmp_path)}) == folder
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_lock_whose_file_is_not_the_one_at_its_path_is_told(
+    tmp_path: Path, replaced: bool
+) -> None:
+    with DeviceLock.take(UUID, folder=tmp_path) as lock:
+        lock.check()
+        (path,) = tmp_path.iterdir()
+        path.unlink()
+        if replaced:
+            path.touch()
+        with pytest.raises(LockRemovedError, match=f"no longer at {path}"):
+            lock.check()
 
 
-def test_without_one_a_folder_of_the_users_own_among_temporary_ones_does(
+def test_the_locks_lie_in_a_temporary_folder_of_the_users_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     folder = lock_folder({})
     assert folder == tmp_path / f"celery-concurrent-{os.getuid()}"
     assert folder.stat().st_mode & 0o777 == 0o700
+    assert lock_folder({"TMPDIR": str(tmp_path)}) == folder
+
+
+def test_the_locks_do_not_lie_in_what_goes_at_logout(tmp_path: Path) -> None:
+    there = {"TMPDIR": str(tmp_path / "tmp"), "XDG_RUNTIME_DIR": str(tmp_path / "run")}
+    assert lock_folder(there).is_relative_to(tmp_path / "tmp")
 
 
 @pytest.mark.parametrize("kind", ["link", "open to others", "file"])
 def test_a_folder_that_others_could_have_made_is_refused(tmp_path: Path, kind: str) -> None:
-    folder = tmp_path / "celery-concurrent"
+    folder = tmp_path / f"celery-concurrent-{os.getuid()}"
     if kind == "link":
         (tmp_path / "elsewhere").mkdir(mode=0o700)
         folder.symlink_to(tmp_path / "elsewhere")
@@ -274,4 +288,4 @@ def test_a_folder_that_others_could_have_made_is_refused(tmp_path: Path, kind: s
         folder.mkdir()
         folder.chmod(0o777)
     with pytest.raises(LockFolderError, match=r"must be a folder of this user alone.*remove it"):
-        lock_folder({"XDG_RUNTIME_DIR": str(tmp_path)})
+        lock_folder({"TMPDIR": str(tmp_path)})

@@ -102,7 +102,7 @@ def test_a_node_is_pinned_named_and_in_a_session_of_its_own(nodes: Nodes, fork: 
 def test_a_node_keeps_the_locks_of_its_devices_until_it_ends(
     nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fork: bool
 ) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     locks = [DeviceLock.take(device, owner="shop") for device in ("GPU-aaaa", "GPU-bbbb")]
     held = {lock.uuid: lock.fileno() for lock in locks}
     provider = nodes.provider(fork=fork, handed=lambda env: held if "GPU" in str(env) else {})

@@ -125,7 +125,7 @@ def waiting_source(scaling: str, *, queue: str = "q", prints: int = 0) -> str:
 
 def fleet_environ(project: Project) -> dict[str, str]:
     """A project's environment, with folders of its own for state and for device locks."""
-    folders = {"XDG_STATE_HOME": "state", "XDG_RUNTIME_DIR": "run"}
+    folders = {"XDG_STATE_HOME": "state", "TMPDIR": "run"}
     own = {name: str(project.folder / folder) for name, folder in folders.items()}
     return {**project.environ, **own}
 

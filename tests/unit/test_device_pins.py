@@ -106,7 +106,19 @@ def test_a_device_whose_lock_cannot_be_had_is_missing(tmp_path: Path) -> None:
     pins = DevicePins(Simulated(1), owner="shop", folder=tmp_path / "gone")
     environments, missing = pins.environments(fleet(), 1, [])
     assert environments == []
-    assert "No such file" in (missing or "")
+    assert "1 without its lock" in (missing or "")
+    assert f"device {A} cannot be locked: [Errno 2] No such file" in (missing or "")
+
+
+def test_no_node_starts_beside_others_whose_lock_was_removed(world: World) -> None:
+    world.pins.environments(fleet(nodes_per_gpu=2), 1, [])
+    (lock,) = world.folder.glob("*.lock")
+    lock.unlink()
+    environments, missing = world.pins.environments(fleet(nodes_per_gpu=2), 3, [node(A)])
+    assert [env[PIN] for env in environments] == [B, B]
+    assert f"no longer at {lock}" in (missing or "")
+    world.pins.let_go([node(B)])
+    assert len(world.pins.environments(fleet(nodes_per_gpu=2), 3, [node(B)])[0]) == 3
 
 
 def test_the_next_autoscaler_of_the_app_puts_nodes_beside_those_that_it_adopted(

@@ -16,7 +16,6 @@ from celery_concurrent.autoscaler.local.processes import Handle, Identity, boot,
 from celery_concurrent.autoscaler.local.records import Record, Records, sign
 from celery_concurrent.autoscaler.provider import NodeProcess, ProcessState, ProviderError
 from celery_concurrent.errors import ConfigurationError
-from celery_concurrent.gpu.locks import lock_folder
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and pidfd")
 
@@ -136,13 +135,6 @@ def test_the_state_folder_is_the_users_own(tmp_path: Path) -> None:
     held.close()
     assert state_folder("shop.app:a", {"XDG_STATE_HOME": str(tmp_path)}).is_relative_to(tmp_path)
     assert state_folder("shop", {"XDG_STATE_HOME": "here"}).is_relative_to(Path.home())
-
-
-def test_the_state_folder_lies_beside_devices_locks_where_both_have_one_home(
-    tmp_path: Path,
-) -> None:
-    Folder(state_folder("shop", {"XDG_STATE_HOME": str(tmp_path)})).close()
-    assert lock_folder({"XDG_RUNTIME_DIR": str(tmp_path)}) == tmp_path / "celery-concurrent"
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
