@@ -128,7 +128,7 @@ def drain(context: click.Context, queues: Sequence[str], everything: bool) -> No
     except _NobodyError:
         if not everything:
             raise
-        _drain_what_was_left()
+        _drain_what_was_left(context.obj.app)
         return
     click.echo(f"draining: {', '.join(answer['queues'])}. `fleet resume` lets them run again")
 
@@ -247,11 +247,11 @@ def _ask(context: click.Context, command: str, arguments: Any = None) -> dict[st
     return answers[0]
 
 
-def _drain_what_was_left() -> None:
+def _drain_what_was_left(app: Any) -> None:
     """Nodes of an autoscaler that was killed: adopt them, and have them leave."""
     from celery_concurrent.autoscaler import running
 
-    count = _finish(lambda: running.drain_left(app_name(sys.argv)))
+    count = _finish(lambda: running.drain_left(app, app_name(sys.argv)))
     click.echo(f"no autoscaler runs; {count} nodes that one had left are gone")
 
 

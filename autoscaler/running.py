@@ -24,7 +24,7 @@ from celery_concurrent.autoscaler.devices import PatientSource
 from celery_concurrent.autoscaler.ending import when_told
 from celery_concurrent.autoscaler.listening import Listener
 from celery_concurrent.autoscaler.local.commands import Command
-from celery_concurrent.autoscaler.local.folder import FolderInUseError, state_folder
+from celery_concurrent.autoscaler.local.folder import FolderInUseError, broker_of, state_folder
 from celery_concurrent.autoscaler.local.provider import LocalProvider
 from celery_concurrent.autoscaler.loop import Autoscaler
 from celery_concurrent.autoscaler.mailbox import Respondent
@@ -98,13 +98,18 @@ def run(app: Any, name: str, options: Options) -> None:
     _Process(app, name, options, source).run()
 
 
-def drain_left(name: str) -> int:
+def drain_left(app: Any, name: str) -> int:
     """Have the nodes that an autoscaler of this app has left behind leave; returns how many.
+
+    Args:
+        app: the Celery app.
+        name: what ``celery -A`` takes for it.
 
     Raises:
         ProviderError: an autoscaler runs.
     """
-    provider = LocalProvider(Command(app=name), fork=False)
+    folder = state_folder(name, broker_of(app))
+    provider = LocalProvider(Command(app=name), folder=folder, fork=False)
     count = len(provider.list())
     provider.close(stop_all=True)
     return count
@@ -141,12 +146,14 @@ class _Process:
         self._signals = 0
         self._loop: Autoscaler | None = None
         self._metrics = _metrics(options)
+        folder = state_folder(name, broker_of(app))
         self._pins = DevicePins(
-            None if source is None else PatientSource(source), owner=str(state_folder(name))
+            None if source is None else PatientSource(source), owner=str(folder)
         )
         self._provider = _hold(
             lambda: LocalProvider(
                 Command(app=name, loglevel=options.loglevel),
+                folder=folder,
                 drain_timeout=options.drain_timeout,
                 fork=not options.fresh,
                 handed=self._pins.descriptors,
@@ -154,7 +161,7 @@ class _Process:
             )
         )
         # Now that nobody else writes them.
-        overrides = Overrides(state_folder(name) / "overrides.json")
+        overrides = Overrides(folder / "overrides.json")
         self._backlog = Backlog(app)
         # Puts back what nodes had that died, also when no other node is left to do it.
         self._reaper = Reaper(app, "autoscaler")

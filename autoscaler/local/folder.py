@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import logging
 import os
 import re
@@ -11,6 +12,7 @@ import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from celery_concurrent.autoscaler.provider import ProviderError
 
@@ -23,22 +25,43 @@ _LET_GO_WITHIN = 1.0
 
 
 class FolderInUseError(ProviderError):
-    """Another autoscaler of this app runs on this machine; the message names its process.
+    """Another autoscaler of this app runs on this machine, at the same broker.
 
-    End that one first, or give this one another folder.
+    The message names its process. End that one first, or give this one another folder.
     """
 
 
-def state_folder(app: str, environ: Mapping[str, str] = os.environ) -> Path:
+def broker_of(app: Any) -> str:
+    """Which broker the app reads: host, port, virtual host and the prefix of its keys there.
+
+    No credentials, for these change while the deployment is the same.
+    """
+    connection = app.connection_for_read()
+    told = connection.info()
+    # For some transports kombu (5.7) takes the whole URL for the host.
+    host = re.sub("(?<=://)[^/@]*@", "", str(told["hostname"]))
+    prefix = connection.transport_options.get("global_keyprefix", "")
+    return f"{host}:{told['port']}/{told['virtual_host']}#{prefix}"
+
+
+def state_folder(app: str, broker: str, environ: Mapping[str, str] = os.environ) -> Path:
     """Where the state of an app's autoscaler belongs on this machine.
 
     Below ``XDG_STATE_HOME``, or ``~/.local/state``. The host's name is part of it, because
-    homes are shared among machines and process ids are not.
+    homes are shared among machines and process ids are not. So is the broker: nodes of another
+    deployment serve another one. The working folder is not: it may change with each release,
+    and the nodes of the one before are to be found.
+
+    Args:
+        app: what ``celery -A`` takes for it.
+        broker: as :func:`broker_of` tells it.
+        environ: where to look for the user's folder.
     """
     given = Path(environ.get("XDG_STATE_HOME", ""))
     # The specification wants relative paths ignored.
     home = given if given.is_absolute() else Path.home() / ".local" / "state"
-    return home / "celery-concurrent" / slug(socket.gethostname()) / slug(app)
+    key = hashlib.sha256(broker.encode()).hexdigest()[:8]
+    return home / "celery-concurrent" / slug(socket.gethostname()) / f"{slug(app)}-{key}"
 
 
 def slug(text: str) -> str:

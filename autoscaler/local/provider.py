@@ -14,7 +14,7 @@ from pathlib import Path
 from celery_concurrent.autoscaler.local import adoption
 from celery_concurrent.autoscaler.local.commands import Command
 from celery_concurrent.autoscaler.local.drains import Drains
-from celery_concurrent.autoscaler.local.folder import Folder, slug, state_folder
+from celery_concurrent.autoscaler.local.folder import Folder, slug
 from celery_concurrent.autoscaler.local.processes import end_session
 from celery_concurrent.autoscaler.local.quickstart import Quickstart
 from celery_concurrent.autoscaler.local.records import Records
@@ -47,8 +47,7 @@ class LocalProvider:
 
     Args:
         command: how nodes are called.
-        folder: where records and logs are kept; the app's place in the user's state folder
-            when None.
+        folder: where records and logs are kept, see :func:`.folder.state_folder`.
         drain_timeout: seconds that a node may drain before it is ended; None for as long as
             it takes.
         fork: whether there is a template; without, every node is a fresh process.
@@ -69,7 +68,7 @@ class LocalProvider:
         self,
         command: Command,
         *,
-        folder: Path | None = None,
+        folder: Path,
         drain_timeout: float | None = 600.0,
         fork: bool = True,
         cwd: Path | None = None,
@@ -93,7 +92,7 @@ class LocalProvider:
         self._codes: dict[int, int] = {}
         self._is_change_told = True
         self._closed = False
-        self._folder = Folder(state_folder(command.app) if folder is None else folder)
+        self._folder = Folder(folder)
         self._records = Records(self._folder.records)
         self._drains = Drains(self._records, clock)
         self._watcher = Watcher(self._tick)

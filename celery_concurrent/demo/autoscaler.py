@@ -16,9 +16,9 @@ import sys
 from pathlib import Path
 
 from celery_concurrent.autoscaler.local.commands import Command
-from celery_concurrent.autoscaler.local.folder import state_folder
+from celery_concurrent.autoscaler.local.folder import broker_of, state_folder
 from celery_concurrent.autoscaler.local.provider import LocalProvider
-from celery_concurrent.demo.app import LEASH_VARIABLE, MAX_NODES
+from celery_concurrent.demo.app import LEASH_VARIABLE, MAX_NODES, app
 from celery_concurrent.demo.errors import AutoscalerEndedError
 from celery_concurrent.embedded import end, start_tied, tail
 
@@ -88,7 +88,7 @@ class AutoscalerProcess:
 
     def _await_nodes(self) -> None:
         """Nodes that the autoscaler has left end by themselves by now: see them go."""
-        folder = state_folder(APP, self._environ)
+        folder = state_folder(APP, broker_of(app), self._environ)
         left = LocalProvider(
             Command(app=APP), folder=folder, fork=False, drain_timeout=_LEAVE_AT_ONCE_WITHIN
         )

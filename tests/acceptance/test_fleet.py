@@ -8,6 +8,7 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests.services.fixtures import MakeFleetProject, MakeProject
 from tests.services.fleets import Fleets, end_nodes, fleet_command, nodes_of
 from tests.services.process import free_port
 from tests.services.project import Broker, Project
+from tests.services.redis import RedisServer
 from tests.services.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.redis, pytest.mark.timeout(180)]
@@ -140,6 +142,29 @@ def test_what_a_killed_autoscaler_left_is_gone_after_drain_all(
     assert "1 nodes that one had left are gone" in done.stdout
     assert result.get(timeout=10)
     wait_for(lambda: nodes_of(project) == [], what="no process left")
+
+
+def test_deployments_of_one_name_at_two_brokers_leave_each_other_their_nodes(
+    project: Project, fleets: Fleets, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    url = redis_server.url(redis_server.fresh_db())
+    other = replace(project, broker=Broker(kind="redis", url=url, backend=url))
+    flag = tmp_path / "flag"
+    result = project.tasks.wait.delay(str(flag))
+    fleets.wait_for_status("q", lambda s: s["running"] == 1)
+    second = Fleets(other, "--min-nodes", "1")
+    try:
+        second.wait_until_ready()
+        fleets.kill()
+        wait_for(second.lives, what="a node of the other deployment")
+        assert second.stop() == 0
+    finally:
+        second.kill()
+    assert "adopted" not in second.log()
+    flag.touch()
+    assert result.get(timeout=10)
+    done = fleet_command(project, "drain", "--all")
+    assert "1 nodes that one had left are gone" in done.stdout
 
 
 def test_nobody_answers_where_nobody_runs(project: Project) -> None:

@@ -7,11 +7,12 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from celery_concurrent.autoscaler.local import adoption, commands, folder, safety
-from celery_concurrent.autoscaler.local.folder import Folder, slug, state_folder
+from celery_concurrent.autoscaler.local.folder import Folder, broker_of, slug, state_folder
 from celery_concurrent.autoscaler.local.processes import Handle, Identity, boot, stat
 from celery_concurrent.autoscaler.local.records import Record, Records, sign
 from celery_concurrent.autoscaler.provider import NodeProcess, ProcessState, ProviderError
@@ -133,8 +134,34 @@ def test_the_state_folder_is_the_users_own(tmp_path: Path) -> None:
     held = Folder(tmp_path / "state")
     assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
     held.close()
-    assert state_folder("shop.app:a", {"XDG_STATE_HOME": str(tmp_path)}).is_relative_to(tmp_path)
-    assert state_folder("shop", {"XDG_STATE_HOME": "here"}).is_relative_to(Path.home())
+    here = {"XDG_STATE_HOME": str(tmp_path)}
+    assert state_folder("shop.app:a", "broker", here).is_relative_to(tmp_path)
+    assert state_folder("shop", "broker", {"XDG_STATE_HOME": "here"}).is_relative_to(Path.home())
+
+
+def test_deployments_at_different_brokers_have_different_state_folders(tmp_path: Path) -> None:
+    here = {"XDG_STATE_HOME": str(tmp_path)}
+    folders = {state_folder("shop", broker, here) for broker in ("a:1/0#", "a:1/1#", "b:1/0#")}
+    assert len(folders) == 3
+    assert state_folder("shop", "a:1/0#", here) in folders
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "told"),
+    [
+        ("redis://:secret@here:1/3", {}, "here:1/3#"),
+        ("redis://here:1/3", {"global_keyprefix": "shop"}, "here:1/3#shop"),
+        ("redis+socket://:secret@/a/b?virtual_host=2", {}, "redis+socket:///a/b?virtual_host=2:"),
+        ("amqp://user:secret@here/staging", {}, "here:5672/staging#"),
+        ("amqp://other:secret@here//;amqp://there//", {}, "here:5672//#"),
+        ("sqla+sqlite:////a/b.db", {}, "sqla+sqlite:////a/b.db:"),
+    ],
+)
+def test_a_broker_is_told_apart_without_its_credentials(
+    app: Any, url: str, options: dict[str, str], told: str
+) -> None:
+    app.conf.update(broker_url=url, broker_transport_options=options)
+    assert broker_of(app).startswith(told)
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
