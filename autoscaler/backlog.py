@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from celery_concurrent.autoscaler.sizes import AmqpSizes, RedisSizes, VirtualSizes
@@ -37,8 +37,11 @@ class Sizes(Protocol):
 
     each: float
 
-    def read(self, queues: Sequence[str]) -> dict[str, int]:
-        """Of every queue named, 0 of one that does not exist; raises whatever goes wrong."""
+    def read(self, queues: Sequence[str]) -> Mapping[str, int | None]:
+        """Of every queue named: 0 of one that does not exist, None of one that is out of reach.
+
+        Raises whatever goes wrong.
+        """
 
     def close(self) -> None:
         """Let go of the connection, whatever state it is in."""
@@ -94,7 +97,7 @@ class Backlog:
         self._connect = connect
         self._changed = threading.Condition()
         self._asked: tuple[str, ...] | None = None
-        self._answer: dict[str, int] | None = None
+        self._answer: Mapping[str, int | None] | None = None
         self._busy = False
         self._closing = False
         self._is_lost = False
@@ -136,7 +139,7 @@ class Backlog:
             self._thread = threading.Thread(target=self._run, name="backlog", daemon=True)
             self._thread.start()
 
-    def _taken(self) -> dict[str, int] | None:
+    def _taken(self) -> Mapping[str, int | None] | None:
         answer, self._answer = self._answer, None
         if answer is not None and self._is_lost:
             self._is_lost = False

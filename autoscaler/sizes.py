@@ -38,8 +38,11 @@ return told
 
 #: Declarations that are sent before their answers are read: neither side's buffers fill up.
 _AT_ONCE = 500
-#: Seconds for which a queue that cannot be made counts as empty, unasked.
+#: Seconds for which a queue that cannot be made is left unasked.
 _LEAVE = 5.0
+#: RabbitMQ's words for a queue that does not exist. One whose node is down, or that was stopped
+#: there, is not found either.
+_NO_QUEUE = "no queue '"
 
 
 class RedisSizes:
@@ -133,7 +136,8 @@ class AmqpSizes:
 
     For a queue that does not exist RabbitMQ closes the channel, which py-amqp opens again (5.3),
     answers nothing of what came after, and writes an error into its log. So the queue is made
-    as a node would make it, and where that fails it is left in peace for a while.
+    as a node would make it, and where that fails it is left in peace for a while. One that exists
+    and cannot be reached may be full: its size is unknown.
 
     Args:
         timeout: seconds for an answer of the broker.
@@ -157,24 +161,28 @@ class AmqpSizes:
         self._make = make
         self._clock = clock
         self._frames: dict[str, bytes] = {}
-        self._left_until: dict[str, float] = {}
+        # Until when a queue is left in peace, and what it counts meanwhile.
+        self._left: dict[str, tuple[float, int | None]] = {}
         # py-amqp waits for ever for an answer, unless its socket does not.
         self._transport = connection.connection.transport
         self._transport.sock.settimeout(timeout)
 
-    def read(self, queues: Sequence[str]) -> dict[str, int]:
-        sizes = dict.fromkeys(queues, 0)
-        now = self._clock()
-        left = [queue for queue in queues if now >= self._left_until.get(queue, now)]
-        while left:
-            asked = left[:_AT_ONCE]
-            told = self._ask(asked)
+    def read(self, queues: Sequence[str]) -> dict[str, int | None]:
+        sizes: dict[str, int | None] = {}
+        now, asking = self._clock(), []
+        for queue in queues:
+            until, sizes[queue] = self._left.get(queue, (now, 0))
+            if now >= until:
+                asking.append(queue)
+        while asking:
+            asked = asking[:_AT_ONCE]
+            told, missing = self._ask(asked)
             sizes.update(zip(asked, told, strict=False))
             done = len(told)
-            if done < len(asked):
-                self._add(asked[done])
+            if missing is not None:
+                sizes[asked[done]] = self._add(asked[done], missing)
                 done += 1
-            left = left[done:]
+            asking = asking[done:]
         return sizes
 
     def close(self) -> None:
@@ -183,22 +191,28 @@ class AmqpSizes:
             self._transport.close()
         self._connection.collect()
 
-    def _ask(self, queues: Sequence[str]) -> list[int]:
-        """The sizes of all, or of those before the first that does not exist."""
+    def _ask(self, queues: Sequence[str]) -> tuple[list[int], NotFound | None]:
+        """The sizes of all, or of those before the first that is not found, and what was said."""
         # By hand: py-amqp would wait for each answer before it sends the next.
         self._transport.write(b"".join([self._frame(queue) for queue in queues]))
         told: list[int] = []
-        with contextlib.suppress(NotFound):
+        try:
             while len(told) < len(queues):
                 _, messages, _ = self._channel.wait(spec.Queue.DeclareOk, returns_tuple=True)
                 told.append(messages)
-        return told
+        except NotFound as error:
+            return told, error
+        return told, None
 
-    def _add(self, queue: str) -> None:
+    def _add(self, queue: str, missing: NotFound) -> int | None:
+        """Make a queue that is not found; returns what it counts."""
+        size = 0 if _NO_QUEUE in str(missing.reply_text) else None
         try:
             self._make(self._channel, queue)
-        except (ChannelError, KeyError):  # no rights, or app.conf.task_create_missing_queues=False
-            self._left_until[queue] = self._clock() + _LEAVE
+        except (ChannelError, KeyError):
+            # No rights, app.conf.task_create_missing_queues=False, or out of reach for this, too.
+            self._left[queue] = (self._clock() + _LEAVE, size)
+        return size
 
     def _frame(self, queue: str) -> bytes:
         """A passive declaration, which is the same from one reading to the next."""
