@@ -7,6 +7,8 @@ from typing import Any
 
 from celery.utils.log import get_logger
 
+from celery_concurrent.brokers import hear, listening, reach
+
 logger = get_logger(__name__)
 
 #: Seconds between attempts to connect again.
@@ -38,27 +40,25 @@ class Attached:
         self.closing.set()
         self._thread.join(2.0)
 
-    def attend(self, connection: Any) -> None:
-        """Use the connection until ``closing`` is set; call :meth:`is_attached` when it serves.
-
-        Raises what the connection raises when it is lost.
-        """
+    def consume(self, connection: Any) -> None:
+        """Have what comes on the connection handled."""
         raise NotImplementedError
-
-    def is_attached(self) -> None:
-        """The broker serves."""
-        if self._is_lost:
-            logger.info("the broker is back for %s", self._what)
-        self._is_lost = False
 
     def _run(self) -> None:
         while not self.closing.is_set():
             try:
-                with self._app.connection_for_read() as connection:
-                    connection.ensure_connection(max_retries=1, timeout=RETRY_AFTER)
-                    self.attend(connection)
+                with listening(self._app) as connection:
+                    reach(connection)
+                    self.consume(connection)
+                    self._tell_found()
+                    hear(connection, self.closing)
             except Exception as error:
                 if not self._is_lost:
                     logger.warning("no %s at the broker, trying again: %r", self._what, error)
                 self._is_lost = True
                 self.closing.wait(RETRY_AFTER)
+
+    def _tell_found(self) -> None:
+        if self._is_lost:
+            logger.info("the broker is back for %s", self._what)
+        self._is_lost = False

@@ -21,11 +21,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from celery_concurrent.autoscaler.sizes import AmqpSizes, RedisSizes, VirtualSizes
+from celery_concurrent.brokers import reach
 
 logger = logging.getLogger(__name__)
 
 #: Seconds between readings, where an arrival is to be noticed within 100 ms.
 POLL = 0.05
+#: Seconds between readings while no broker can be reached.
+RETRY_AFTER = 1.0
 
 
 class Sizes(Protocol):
@@ -49,19 +52,10 @@ class Sizes(Protocol):
 
 def sizes_of(app: Any, timeout: float) -> Sizes:
     """A connection to the app's broker, of the kind that its transport needs."""
-    # Options are merged into the app's own: a socket that waits for ever would keep its thread.
-    given = app.conf.broker_transport_options or {}
-    options = {
-        "socket_timeout": given.get("socket_timeout") or timeout,
-        "socket_connect_timeout": given.get("socket_connect_timeout") or timeout,
-    }
-    driver = app.connection_for_read().get_transport_cls().driver_type
-    if driver == "redis":
-        connection = app.connection_for_read(transport_options=options)
-        connection.connect()
-        return RedisSizes(connection)
     connection = app.connection_for_read(connect_timeout=timeout)
-    connection.connect()
+    reach(connection)
+    if connection.transport.driver_type == "redis":
+        return RedisSizes(connection)
     if hasattr(connection.default_channel, "_size"):
         return VirtualSizes(connection)
     return AmqpSizes(connection, timeout, lambda channel, name: _make(app, channel, name))
@@ -166,6 +160,8 @@ class Backlog:
             except Exception as error:  # of any client library; the next reading reconnects
                 with self._changed:
                     self._tell_lost(f"{type(error).__name__}: {error}")
+                if sizes is None:
+                    self.pause = RETRY_AFTER
                 _close(sizes)
                 sizes = None
             with self._changed:

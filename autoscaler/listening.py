@@ -8,6 +8,7 @@ from typing import Any
 
 from celery_concurrent.autoscaler.attached import Attached
 from celery_concurrent.autoscaler.reports import Reports
+from celery_concurrent.brokers import consume
 from celery_concurrent.worker.telling import TYPE
 
 #: What Celery makes of the events' type: task events do not come here.
@@ -39,23 +40,14 @@ class Listener(Attached):
         self._heard = heard
         self._noted = noted
         self._clock = clock
-        self._receiver: Any = None
 
-    def close(self) -> None:
-        """Stop listening."""
-        if self._receiver is not None:
-            self._receiver.should_stop = True
-        super().close()
-
-    def attend(self, connection: Any) -> None:
+    def consume(self, connection: Any) -> None:
         """Hear events."""
-        self._receiver = self._app.events.Receiver(
-            connection, handlers={TYPE: self._note}, routing_key=ROUTING_KEY
+        consume(
+            self._app.events.Receiver(
+                connection, handlers={TYPE: self._note}, routing_key=ROUTING_KEY
+            )
         )
-        self._receiver.should_stop = self.closing.is_set()
-        self._receiver.on_consume_ready = lambda *_, **__: self.is_attached()
-        # wakeup would broadcast, at each of our connections, that every worker is to answer.
-        self._receiver.capture(limit=None, timeout=None, wakeup=False)
 
     def _note(self, event: dict[str, Any]) -> None:
         self._noted(event)

@@ -6,25 +6,33 @@ may ask. Each app has a mailbox of its own; workers do not listen to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+from kombu import Producer
 from kombu.pidbox import Mailbox
 
 from celery_concurrent.autoscaler.announcing import HOSTNAME
 from celery_concurrent.autoscaler.attached import Attached
+from celery_concurrent.brokers import reach
 
 Handler = Callable[..., Any]
 
 
-def mailbox_of(app: Any) -> Mailbox:
-    """The app's mailbox for autoscalers."""
+def mailbox_of(app: Any, producers: Any = None) -> Mailbox:
+    """The app's mailbox for autoscalers.
+
+    Args:
+        app: the Celery app.
+        producers: a pool of those that publish; None for the mailbox's own connection.
+    """
     return Mailbox(
         f"{app.conf.control_exchange}.autoscaler.{app.main or 'app'}",
         type="fanout",
         accept=["json"],
         serializer="json",
-        producer_pool=app.amqp.producer_pool,
+        producer_pool=producers,
         queue_ttl=app.conf.control_queue_ttl,
         queue_expires=app.conf.control_queue_expires,
     )
@@ -51,10 +59,31 @@ def ask(
         kombu.exceptions.OperationalError: the broker does not answer.
     """
     with app.connection_for_write() as connection:
+        reach(connection)
         replies: Any = mailbox_of(app)(connection)._broadcast(
             command, dict(arguments or {}), reply=True, timeout=timeout, limit=limit
         )
     return [answer for reply in replies or [] for answer in reply.values()]
+
+
+class _Producers:
+    """In the place of a pool: each answer has a connection of its own, to the broker found now.
+
+    One that was kept may have died without a word. The one that is listened to would be made
+    anew for its producer when it is lost, and nobody would listen any more.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._found = app.connection_for_write()
+        with self._found:
+            reach(self._found)
+
+    @contextmanager
+    def acquire(self) -> Iterator[Producer]:
+        # To no other of a list: it may take longer to fail than who asks waits.
+        with self._found.clone(alternates=[]) as connection:
+            reach(connection)
+            yield Producer(connection, auto_declare=False)
 
 
 class Respondent(Attached):
@@ -70,21 +99,12 @@ class Respondent(Attached):
         super().__init__(app, "fleet-mailbox", "mailbox")
         self._handlers = {name: self._answering(handler) for name, handler in handlers.items()}
 
-    def attend(self, connection: Any) -> None:
+    def consume(self, connection: Any) -> None:
         """Answer what comes."""
-        node = mailbox_of(self._app)(connection).Node(HOSTNAME, handlers=self._handlers, state=None)
-        channel = connection.channel()
-        node.channel = channel
-        consumer = node.listen(channel=channel, callback=node.handle_message)
-        self.is_attached()
-        try:
-            while not self.closing.is_set():
-                try:
-                    connection.drain_events(timeout=0.5)
-                except TimeoutError:
-                    connection.heartbeat_check()
-        finally:
-            consumer.cancel()
+        mailbox = mailbox_of(self._app, _Producers(self._app))(connection)
+        node = mailbox.Node(HOSTNAME, handlers=self._handlers, state=None)
+        node.channel = connection.default_channel
+        node.listen(callback=node.handle_message)
 
     def _answering(self, handler: Handler) -> Handler:
         def answer(_state: Any, **arguments: Any) -> Any:

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 from celery.utils.log import get_logger
 
+from celery_concurrent.brokers import reach
+
 logger = get_logger(__name__)
 
 
@@ -31,11 +33,7 @@ class DispatcherOutlet:
     def __init__(self, app: Any, hostname: str) -> None:
         self._connection = app.connection_for_write()
         try:
-            # Each broker of a list once: the next look comes in a second.
-            tries = max(1, len(self._connection.alt))
-            self._connection.ensure_connection(
-                max_retries=tries, interval_start=0, interval_step=0, interval_max=0
-            )
+            reach(self._connection)
             self._dispatcher = app.events.Dispatcher(
                 self._connection, hostname=hostname, buffer_while_offline=False
             )

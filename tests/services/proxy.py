@@ -32,6 +32,12 @@ class Proxy:
         """What was held back passes, in order."""
         self._flowing.set()
 
+    def strand(self) -> None:
+        """Nothing passes any more on the connections there are, which look alive; new ones work."""
+        stranded, self._flowing = self._flowing, threading.Event()
+        self._flowing.set()
+        stranded.clear()
+
     def cut(self) -> None:
         """Close every connection; new ones are passed on."""
         for one in list(self._sockets):
@@ -56,9 +62,10 @@ class Proxy:
             except OSError:
                 return
             self._sockets |= {near, far}
+            flowing = self._flowing
             for source, sink, admit in ((near, far, self._admit), (far, near, _all)):
                 threading.Thread(
-                    target=self._pass_on, args=(source, sink, admit), daemon=True
+                    target=self._pass_on, args=(source, sink, admit, flowing), daemon=True
                 ).start()
 
     def _admit(self, data: bytes) -> bytes:
@@ -76,11 +83,15 @@ class Proxy:
             return admitted
 
     def _pass_on(
-        self, source: socket.socket, sink: socket.socket, admit: Callable[[bytes], bytes]
+        self,
+        source: socket.socket,
+        sink: socket.socket,
+        admit: Callable[[bytes], bytes],
+        flowing: threading.Event,
     ) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(_CHUNK):
-                self._flowing.wait()
+                flowing.wait()
                 admitted = admit(data)
                 sink.sendall(admitted)
                 if len(admitted) < len(data):
