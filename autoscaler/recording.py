@@ -24,6 +24,7 @@ from kombu.exceptions import OperationalError
 
 from celery_concurrent.autoscaler.ending import when_told
 from celery_concurrent.autoscaler.plan import choose
+from celery_concurrent.brokers import consume, hear, listening, reach
 from celery_concurrent.errors import ConcurrencyError, ConfigurationError
 from celery_concurrent.fleets import Fleet, fleets_of
 
@@ -167,7 +168,6 @@ class _Recording:
         self._timer = threading.Timer(0.0 if seconds is None else seconds, self.stop)
         self._timer.daemon = True
         self._is_timed = seconds is not None
-        self._receiver: Any = None
         self._failed: OSError | None = None
         self._listened = False
 
@@ -188,8 +188,6 @@ class _Recording:
     def stop(self) -> None:
         """From any thread; counts within a second."""
         self._stopping.set()
-        if self._receiver is not None:
-            self._receiver.should_stop = True
 
     def _told(self, number: int, _frame: Any) -> None:
         # The next one ends the process at once.
@@ -197,36 +195,33 @@ class _Recording:
         self.stop()
 
     def _listen(self, ready: Callable[[], None]) -> None:
-        connection = self._app.connection_for_read()
+        connection = listening(self._app)
         try:
             with connection:
-                connection.ensure_connection(max_retries=1, timeout=RETRY_AFTER)
-                self._receive(connection, ready)
+                reach(connection)
+                self._receive(connection)
+                self._tell_ready(ready)
+                hear(connection, self._stopping)
         except (OperationalError, *connection.connection_errors) as error:
             if not self._listened:
                 raise ConcurrencyError(f"the broker does not answer: {error}") from error
             _say(f"the broker is away, and what happens is not recorded: {error}")
             self._stopping.wait(RETRY_AFTER)
 
-    def _receive(self, connection: Any, ready: Callable[[], None]) -> None:
+    def _receive(self, connection: Any) -> None:
         receiver = self._app.events.Receiver(
             connection, handlers={"*": self._note}, routing_key="task.#"
         )
         # celery 5.6 and 5.7: or times of publishers in other zones would be hours apart.
         receiver.event_from_message = partial(receiver.event_from_message, localize=False)
+        consume(receiver)
 
-        def on_ready(*_: Any, **__: Any) -> None:
-            if not self._listened:
-                ready()
-                if self._is_timed:
-                    self._timer.start()
-            self._listened = True
-
-        receiver.on_consume_ready = on_ready
-        self._receiver = receiver
-        # A signal that came before there was a receiver to tell.
-        receiver.should_stop = self._stopping.is_set()
-        receiver.capture(limit=None, timeout=None, wakeup=False)
+    def _tell_ready(self, ready: Callable[[], None]) -> None:
+        if not self._listened:
+            ready()
+            if self._is_timed:
+                self._timer.start()
+        self._listened = True
 
     def _note(self, event: dict[str, Any]) -> None:
         line = self._recorder.note(event)

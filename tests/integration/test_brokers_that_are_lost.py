@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 from celery import Celery
 
@@ -73,10 +72,6 @@ def ends(url: str, nodes_url: str | None = None, **conf: Any) -> Iterator[Ends]:
         yield stack.enter_context(Ends(apps[0], apps[0] if nodes_url is None else apps[1]))
 
 
-def elsewhere(url: str, port: int) -> str:
-    return url.replace(f":{urlsplit(url).port}/", f":{port}/")
-
-
 @contextmanager
 def silent_port() -> Iterator[int]:
     """A port at which attempts to connect have no answer: its queue of them is full (Linux)."""
@@ -90,7 +85,7 @@ def silent_port() -> Iterator[int]:
 
 
 def test_a_broker_behind_two_that_refuse_is_found(broker: Broker) -> None:
-    urls = [elsewhere(broker.url, free_port()) for _ in range(2)]
+    urls = [broker.at(free_port()) for _ in range(2)]
     with ends(";".join([*urls, broker.url])) as found:
         found.wait_until_read()
         found.wait_until_heard()
@@ -101,7 +96,7 @@ def test_a_broker_behind_one_that_does_not_answer_is_found(broker: Broker) -> No
     with (
         silent_port() as port,
         ends(
-            f"{elsewhere(broker.url, port)};{broker.url}",
+            f"{broker.at(port)};{broker.url}",
             # Longer than the pause between two tries, which must not be all there is for a list.
             broker_connection_timeout=1.1,
         ) as found,
@@ -112,11 +107,11 @@ def test_a_broker_behind_one_that_does_not_answer_is_found(broker: Broker) -> No
 
 
 def test_connections_that_died_without_a_word_are_made_anew(broker: Broker) -> None:
-    proxy = Proxy(urlsplit(broker.url).port or 0)
+    proxy = Proxy(broker.port)
     options = {"health_check_interval": 0.3} if broker.kind == "redis" else {}
     try:
         with ends(
-            elsewhere(broker.url, proxy.port),
+            broker.at(proxy.port),
             # A node on RabbitMQ does not notice: the proxy's end of the connection is alive.
             None if broker.kind == "redis" else broker.url,
             broker_connection_timeout=1.0,

@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from celery_concurrent.autoscaler.traces import read_trace
 from tests.services.fixtures import MakeProject, StartNode
-from tests.services.process import Process, program
+from tests.services.process import Process, free_port, program
 from tests.services.project import Broker, Project
 from tests.services.redis import RedisServer
 from tests.services.waiting import wait_for
@@ -149,6 +150,16 @@ def test_a_full_disk_ends_it_and_leaves_what_was_written(
     assert "Error: cannot write to t any more: " in process.log_tail()
     whole = [line for line in (project.folder / "t").read_text().splitlines() if line[-1] == "}"]
     assert len(whole) > 5
+
+
+def test_a_broker_behind_two_that_refuse_is_listened_to(
+    celery_project: MakeProject, broker: Broker
+) -> None:
+    away = [broker.at(free_port()) for _ in range(2)]
+    project = celery_project(SOURCE, broker=replace(broker, url=";".join([*away, broker.url])))
+    process = record(project, "q", "--trace", "t")
+    process.signal(signal.SIGINT)
+    assert process.wait(10) == 0
 
 
 @pytest.mark.redis

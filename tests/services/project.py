@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
 
 from celery import Celery, _state
 
@@ -26,6 +27,16 @@ class Broker:
     kind: str
     url: str
     backend: str
+
+    @property
+    def port(self) -> int:
+        port = urlsplit(self.url).port
+        assert port is not None
+        return port
+
+    def at(self, port: int) -> str:
+        """The URL, with another port."""
+        return self.url.replace(f":{self.port}/", f":{port}/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
