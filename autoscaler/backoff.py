@@ -11,10 +11,11 @@ from celery_concurrent.errors import ConfigurationError
 class Backoff:
     """What a fleet remembers of its crashes; times are the caller's, in seconds.
 
-    A crash is a node that ended though nobody asked it to. The pause after the n-th crash in
-    a row is ``first * 2 ** (n - 1)``, at most ``longest``; the fleet is *failing* after
-    ``failing_after`` of them. A node that served for ``steady`` seconds ends the row: one that
-    crashes after a day's work is no sign that the fleet cannot start.
+    A crash is a node that ended though nobody asked it to, be it with exit code 0, unless that
+    came after ``steady`` seconds. The pause after the n-th crash in a row is
+    ``first * 2 ** (n - 1)``, at most ``longest``; the fleet is *failing* after ``failing_after``
+    of them. A node that served for ``steady`` seconds ends the row: one that crashes after a
+    day's work is no sign that the fleet cannot start.
 
     Args:
         first: seconds of the first pause.

@@ -135,16 +135,18 @@ class Keeper:
         Args:
             process: as the engine saw it last.
             now: on the loop's clock.
-            asked: whether the end is no crash.
+            asked: whether the end is no crash; nor is one with exit code 0 after some time.
             report: its last word.
         """
         in_order = asked or process.exit_code == 0
         if report is not None:
             # Its last word may not have been its very last: it finishes what it runs.
             self._finished_before += report.finished + (report.running if in_order else 0)
-        if in_order:
+        lived = now - process.began
+        # An app whose import or start exits would else be started over and over, without a pause.
+        if asked or (process.exit_code == 0 and lived >= self.backoff.steady):
             return
-        self.backoff = self.backoff.crashed(now=now, lived=now - process.since)
+        self.backoff = self.backoff.crashed(now=now, lived=lived)
         self.last_lines = process.last_lines
 
     def _tell_blind(self, why: str | None) -> None:

@@ -297,6 +297,7 @@ class Autoscaler:
                     queue=fleet.queue,
                     state=ProcessState.PENDING,
                     since=self._clock(),
+                    began=self._clock(),
                     env=environment,
                 )
             )

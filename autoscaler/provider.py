@@ -66,6 +66,7 @@ class NodeProcess:
         state: as above.
         since: when it entered that state, on the provider's clock; an adopted node counts
             from its adoption.
+        began: when it was started, or adopted, on the same clock.
         env: what was added to its environment.
         pid: its process, where the engine has such a thing.
         exit_code: of a node that has ended: minus the signal's number when one ended it, None
@@ -79,6 +80,7 @@ class NodeProcess:
     queue: str
     state: ProcessState
     since: float
+    began: float
     env: Mapping[str, str] = field(default_factory=dict)
     pid: int | None = None
     exit_code: int | None = None

@@ -111,7 +111,7 @@ class LocalProvider:
         words = self._command.words(fleet, name)
         with self._lock:
             self._require_open()
-            node = Tended(name=name, queue=fleet.queue, env=dict(env), since=self._clock())
+            node = Tended(name=name, queue=fleet.queue, env=dict(env), began=self._clock())
             try:
                 self._starter.start(node, words, fleet.gpus, self._handed(node.env))
             except OSError as error:
@@ -189,7 +189,7 @@ class LocalProvider:
                 name=record.name,
                 queue=record.queue,
                 env=record.env,
-                since=self._clock(),
+                began=self._clock(),
                 state=ProcessState.PENDING if handle is None else ProcessState.RUNNING,
                 handle=handle,
                 pid=None if handle is None else handle.identity.pid,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from celery_concurrent.autoscaler.local.processes import Handle
 from celery_concurrent.autoscaler.provider import NodeProcess, ProcessState
@@ -23,7 +23,8 @@ class Tended:
     name: str
     queue: str
     env: Mapping[str, str]
-    since: float
+    began: float
+    since: float = field(init=False)
     state: ProcessState = ProcessState.RUNNING
     handle: Handle | None = None
     pid: int | None = None
@@ -34,6 +35,9 @@ class Tended:
     code_until: float | None = None
     exit_code: int | None = None
     last_lines: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.since = self.began
 
     def enter(self, state: ProcessState, now: float) -> None:
         self.state, self.since = state, now
@@ -50,6 +54,7 @@ class Tended:
             queue=self.queue,
             state=self.state,
             since=self.since,
+            began=self.began,
             env=dict(self.env),
             pid=self.pid,
             exit_code=self.exit_code,

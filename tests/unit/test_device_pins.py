@@ -66,6 +66,7 @@ def node(*devices: str) -> NodeProcess:
         queue="q",
         state=ProcessState.RUNNING,
         since=0.0,
+        began=0.0,
         env={PIN: ",".join(devices)},
     )
 

@@ -48,7 +48,12 @@ class Engine:
         name = f"{fleet.queue}-{len(self.started)}"
         self.started.append(env)
         self.nodes[name] = NodeProcess(
-            name=name, queue=fleet.queue, state=ProcessState.RUNNING, since=self.now, env=dict(env)
+            name=name,
+            queue=fleet.queue,
+            state=ProcessState.RUNNING,
+            since=self.now,
+            began=self.now,
+            env=dict(env),
         )
         return name
 
@@ -68,7 +73,11 @@ class Engine:
 
     def end(self, name: str, code: int) -> None:
         self.nodes[name] = replace(
-            self.nodes[name], state=ProcessState.ENDED, exit_code=code, last_lines=("boom",)
+            self.nodes[name],
+            state=ProcessState.ENDED,
+            since=self.now,
+            exit_code=code,
+            last_lines=("boom",),
         )
 
     def living(self, state: ProcessState = ProcessState.RUNNING) -> Sequence[str]:
@@ -265,6 +274,37 @@ def test_a_crashed_node_is_replaced_after_a_pause_and_three_make_the_fleet_faili
     assert not world.keeper.backoff.failing
 
 
+def test_nodes_that_leave_by_themselves_at_once_are_replaced_after_a_pause() -> None:
+    """As those of an app that calls sys.exit() when it is imported."""
+    world = World(min_nodes=1)
+    for leaving in range(3):
+        (name,) = world.turn(100)
+        world.engine.end(name, 0)
+        assert world.turn(1) == [], leaving
+    assert world.keeper.backoff.failing
+    assert world.keeper.last_lines == ("boom",)
+
+
+def test_a_node_that_leaves_by_itself_after_a_while_is_replaced_at_once() -> None:
+    world = World(min_nodes=1)
+    (name,) = world.turn()
+    world.engine.now += 100
+    world.engine.end(name, 0)
+    assert len(world.turn()) == 1
+    assert world.keeper.backoff.crashes == 0
+
+
+def test_a_node_that_crashes_after_a_days_work_is_the_first_of_a_row() -> None:
+    world = World(min_nodes=1)
+    for _ in range(4):
+        (name,) = world.turn()
+        world.engine.now += 86400
+        world.engine.end(name, 1)
+        world.turn()
+        world.engine.now += 10
+    assert world.keeper.backoff.crashes == 1
+
+
 def test_a_node_that_was_told_to_leave_has_not_crashed() -> None:
     world = World(scaledown_window=0.0)
     world.broker.backlogs["q"] = 1
@@ -281,7 +321,13 @@ def test_a_node_that_was_told_to_leave_has_not_crashed() -> None:
 def test_an_adopted_node_that_another_autoscaler_had_told_to_leave_has_not_crashed() -> None:
     world = World()
     adopted = NodeProcess(
-        name="q-a", queue="q", state=ProcessState.ENDED, since=0.0, adopted=True, drained=True
+        name="q-a",
+        queue="q",
+        state=ProcessState.ENDED,
+        since=0.0,
+        began=0.0,
+        adopted=True,
+        drained=True,
     )
     for crashes, process in enumerate((adopted, replace(adopted, name="q-b", drained=False))):
         world.engine.nodes[process.name] = process

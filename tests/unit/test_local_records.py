@@ -206,7 +206,7 @@ def test_what_would_make_sigterm_a_cold_stop_is_not_inherited() -> None:
 
 
 def test_devices_are_what_the_node_is_pinned_to() -> None:
-    node = NodeProcess(name="x", queue="q", state=ProcessState.RUNNING, since=0.0)
+    node = NodeProcess(name="x", queue="q", state=ProcessState.RUNNING, since=0.0, began=0.0)
     assert node.devices == ()
 
 

@@ -11,7 +11,7 @@ from celery_concurrent.autoscaler.reports import Report, Reports
 def process(
     name: str, state: ProcessState = ProcessState.RUNNING, *, adopted: bool = False
 ) -> NodeProcess:
-    return NodeProcess(name=name, queue="q", state=state, since=1.0, adopted=adopted)
+    return NodeProcess(name=name, queue="q", state=state, since=1.0, began=1.0, adopted=adopted)
 
 
 def report(node: str, state: str = "ready", *, running: int = 0, heard_at: float = 10.0) -> Report:

@@ -41,7 +41,7 @@ class _Standing:
     def __init__(self, nodes: int) -> None:
         now = time.monotonic()
         self._nodes = [
-            Tended(name=node_name(number), queue=queue_of(number), env={}, since=now)
+            Tended(name=node_name(number), queue=queue_of(number), env={}, began=now)
             for number in range(nodes)
         ]
 
