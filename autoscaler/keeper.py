@@ -75,6 +75,8 @@ class Keeper:
     def __init__(self, fleet: Fleet, *, wall: Callable[[], float]) -> None:
         self.fleet = fleet
         self.backoff = Backoff()
+        #: The pauses after looks that failed; the next one that does not ends the row.
+        self.trouble = Backoff()
         self.changes: deque[Change] = deque(maxlen=REMEMBERED)
         self.decision: Decision | None = None
         self.observation: Observation | None = None
@@ -82,7 +84,7 @@ class Keeper:
         self.blind: str | None = None
         #: What nodes lack that could not be started; None when all could.
         self.missing: str | None = None
-        #: The last lines of the node that crashed last.
+        #: The last lines of the node that crashed last, or what a look that failed has raised.
         self.last_lines: tuple[str, ...] = ()
         #: Whether the fleet was told to have no nodes, until it is told otherwise.
         self.drained = False
@@ -120,8 +122,21 @@ class Keeper:
             return replace(actions, start=0)
         return actions
 
+    def look_failed(self, error: Exception, *, now: float) -> None:
+        """A look at the fleet, or what followed from it, has raised this."""
+        self.trouble = self.trouble.crashed(now=now, lived=0.0)
+        self.last_lines = (f"{type(error).__name__}: {error}",)
+
+    def look_succeeded(self) -> None:
+        """Nothing was raised."""
+        if self.trouble.crashes:
+            logger.info("fleet %s is kept again", self.fleet.queue)
+            self.trouble = self.trouble.served()
+
     def look_again_at(self) -> float | None:
         """When something changes though nothing happens; None for never."""
+        if self.trouble.crashes:
+            return self.trouble.not_before
         times = [] if self.decision is None else [self.decision.look_again_at]
         if self.observation is not None and self.backoff.wait(self.observation.now):
             times.append(self.backoff.not_before)

@@ -229,11 +229,13 @@ class Autoscaler:
         # Those with news first: a round of a thousand fleets takes ten milliseconds and more.
         for queue in sorted(self.keepers, key=lambda each: backlogs.get(each) == before.get(each)):
             keeper = self.keepers[queue]
+            if keeper.trouble.wait(now):
+                continue
             own = None if processes is None else tuple(by_queue[queue])
             reading = Reading(
                 now=now, backlog=backlogs.get(queue), processes=own, reports=seen.reports
             )
-            self._apply(keeper, keeper.look(reading), processes or [])
+            self._keep(keeper, reading, processes or [])
         self._drain_lost(processes or [])
         return self._pause(now)
 
@@ -266,6 +268,20 @@ class Autoscaler:
             self.reports.forget(process.name)
             self.provider.stop(process.name)
         return [process for process in processes if process.lives]
+
+    def _keep(self, keeper: Keeper, reading: Reading, living: list[NodeProcess]) -> None:
+        """Decide and apply; whatever goes wrong with one fleet, the others are kept."""
+        try:
+            self._apply(keeper, keeper.look(reading), living)
+        except Exception as error:
+            keeper.look_failed(error, now=reading.now)
+            logger.exception(
+                "fleet %s cannot be kept, and is looked at again in %.0f s",
+                keeper.fleet.queue,
+                keeper.trouble.wait(reading.now),
+            )
+        else:
+            keeper.look_succeeded()
 
     def _apply(self, keeper: Keeper, actions: Actions, living: list[NodeProcess]) -> None:
         for name in (*actions.cancel, *actions.drain):

@@ -23,7 +23,7 @@ from celery_concurrent.autoscaler.desk import Desk
 from celery_concurrent.autoscaler.devices import PatientSource
 from celery_concurrent.autoscaler.ending import when_told
 from celery_concurrent.autoscaler.listening import Listener
-from celery_concurrent.autoscaler.local.commands import Command
+from celery_concurrent.autoscaler.local.commands import Command, require_passable
 from celery_concurrent.autoscaler.local.folder import FolderInUseError, broker_of, state_folder
 from celery_concurrent.autoscaler.local.provider import LocalProvider
 from celery_concurrent.autoscaler.loop import Autoscaler
@@ -92,6 +92,8 @@ def run(app: Any, name: str, options: Options) -> None:
             f"app {name!r} has no concurrent task, so there is no fleet: add "
             "@concurrent(max_inputs=...) to a task"
         )
+    for queue in fleets:
+        require_passable(queue)
     for finding in findings(app):
         logger.warning("%s", finding.text)
     source = _devices(fleets, options.simulate_gpus)
@@ -197,6 +199,10 @@ class _Process:
         gc.freeze()
         try:
             self._loop.run()
+        except Exception:
+            # Before the nodes drain, which may take long.
+            logger.exception("the autoscaler cannot go on, and ends")
+            raise
         finally:
             self._end()
 

@@ -48,7 +48,9 @@ def fleet_status(
         "counts": {state.value: 0 if seen is None else seen.count(state) for state in NodeState},
         "crashes": keeper.backoff.crashes,
         "missing": keeper.missing,
-        "last_lines": list(keeper.last_lines) if keeper.backoff.crashes else [],
+        "last_lines": list(keeper.last_lines)
+        if keeper.backoff.crashes or keeper.trouble.crashes
+        else [],
         "decisions": [asdict(change) for change in keeper.changes],
         "decided": dict(keeper.decided),
         "nodes": [
@@ -59,7 +61,7 @@ def fleet_status(
 
 def _state(keeper: Keeper) -> str:
     """In one word, the worst first."""
-    if keeper.backoff.failing:
+    if keeper.backoff.failing or keeper.trouble.crashes:
         return "failing"
     if keeper.drained:
         return "drained"

@@ -64,17 +64,26 @@ class Command:
         Raises:
             ConfigurationError: the queue's name cannot be passed to a worker.
         """
-        if not fleet.queue or "," in fleet.queue:
-            raise ConfigurationError(
-                f"queue {fleet.queue!r} cannot have a fleet: celery worker -Q takes a comma for "
-                "the end of a name. Rename the queue."
-            )
+        require_passable(fleet.queue)
         return [
             *("-A", self.app, "worker", "-P", "concurrent", "-Q", fleet.queue, "-n", name),
             # Their answers and chatter grow with the fleet.
             *("--without-gossip", "--without-mingle", "-l", self.loglevel),
             *self.options,
         ]
+
+
+def require_passable(queue: str) -> None:
+    """Refuse a queue that cannot be named to a worker.
+
+    Raises:
+        ConfigurationError: naming the queue and the remedy.
+    """
+    if not queue or "," in queue:
+        raise ConfigurationError(
+            f"queue {queue!r} cannot have a fleet: celery worker -Q takes a comma for the end of "
+            "a name. Rename the queue."
+        )
 
 
 def environment(environ: Mapping[str, str], name: str, env: Mapping[str, str]) -> dict[str, str]:

@@ -235,6 +235,16 @@ def test_an_app_may_have_modules_called_gpu_and_autoscaler(
         end_nodes(project)
 
 
+def test_a_queue_that_no_worker_can_be_told_of_is_refused_at_the_start(
+    celery_project: MakeProject, redis_broker: Broker
+) -> None:
+    project = celery_project(SOURCE.replace('queue="q"', 'queue="a,b"'), broker=redis_broker)
+    fleets = Fleets(project)
+    assert fleets.wait(30) == 1
+    assert "queue 'a,b' cannot have a fleet" in fleets.log()
+    assert "Rename the queue" in fleets.log()
+
+
 def test_a_fleet_that_wants_devices_fails_at_the_start_where_there_are_none(
     project: Project,
 ) -> None:

@@ -8,11 +8,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
 from tests.services.fixtures import MakeFleetProject
-from tests.services.fleets import fleet_environ, nodes_of, wait_for_status, waiting_source
+from tests.services.fleets import Fleets, fleet_environ, nodes_of, wait_for_status, waiting_source
 from tests.services.process import program
 from tests.services.project import Project
 from tests.services.terminal import CTRL_C, Terminal
@@ -102,6 +103,40 @@ def test_below_nohup_it_outlives_its_terminal(project: Project, tmp_path: Path) 
         send_sigterm(window)
         assert window.wait() == 0
     assert nodes_of(project) == []
+
+
+BROKEN = """
+    import sys
+    from celery_concurrent.autoscaler.loop import Autoscaler
+
+    def fail(self, processes):
+        if processes:
+            raise RuntimeError("broken")
+        return processes
+
+    if "autoscaler" in sys.argv:  # the test has imported this, too
+        Autoscaler._bury = fail
+"""
+
+
+def test_what_ends_an_autoscaler_is_said_before_its_nodes_drain(
+    fleet_project: MakeFleetProject, tmp_path: Path
+) -> None:
+    project = fleet_project(dedent(waiting_source("max_nodes=1")) + dedent(BROKEN))
+    flag = tmp_path / "flag"
+    fleets = Fleets(project)
+    try:
+        fleets.wait_until_ready()
+        project.tasks.wait.delay(str(flag))
+        fleets.wait_for_log("draining 1 nodes", 30)
+        said = fleets.log().partition("draining 1 nodes")[0]
+        assert "the autoscaler cannot go on, and ends" in said
+        assert "RuntimeError: broken" in said
+        flag.touch()
+        assert fleets.wait(30) == 1
+        assert nodes_of(project) == []
+    finally:
+        fleets.kill()
 
 
 def log_of(project: Project, node: str) -> str:

@@ -391,6 +391,44 @@ def test_a_node_whose_device_is_lost_is_drained() -> None:
     assert second in world.engine.living()
 
 
+def add_fleet(world: World, queue: str, backlog: int = 0) -> Keeper:
+    keeper = Keeper(replace(world.keeper.fleet, queue=queue), wall=lambda: 0.0)
+    world.scaler.keepers[queue] = keeper
+    world.broker.backlogs[queue] = backlog
+    return keeper
+
+
+def test_what_goes_wrong_with_one_fleet_is_said_and_the_others_are_kept(
+    tmp_path: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World()
+    broken = add_fleet(world, "a", backlog=1)
+    add_fleet(world, "r", backlog=1)
+    world.broker.backlogs["q"] = 1
+    looks: list[str] = []
+    monkeypatch.setattr(broken, "look", partial(failing_look, looks))
+    world.turn()
+    assert sorted(world.engine.living()) == ["q-0", "r-1"]
+    (said,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert said.getMessage() == "fleet a cannot be kept, and is looked at again in 1 s"
+    assert said.exc_info is not None
+    world.turn(0.1)
+    assert len(looks) == 1
+    assert world.scaler.turn() == pytest.approx(0.9)
+    world.turn(1)
+    assert len(looks) == 2
+    status, *_ = desk_of(world, Overrides(tmp_path / "overrides.json")).status()["fleets"]
+    assert (status["state"], status["last_lines"]) == ("failing", ["RuntimeError: broken"])
+    monkeypatch.undo()
+    assert "a-2" in world.turn(2)
+    assert broken.trouble.crashes == 0
+
+
+def failing_look(looks: list[str], _reading: Any) -> Any:
+    looks.append("a")
+    raise RuntimeError("broken")
+
+
 def test_the_loop_sleeps_until_a_hold_ends() -> None:
     world = World(scaledown_window=0.5)
     world.broker.backlogs["q"] = 1
@@ -405,9 +443,7 @@ def test_a_fleet_whose_backlog_has_changed_is_looked_at_before_the_others() -> N
     world = World()
     looked: list[str] = []
     for queue in ("r", "s"):
-        fleet = replace(world.keeper.fleet, queue=queue)
-        world.scaler.keepers[queue] = Keeper(fleet, wall=lambda: 0.0)
-        world.broker.backlogs[queue] = 0
+        add_fleet(world, queue)
     world.turn()
     for queue, keeper in world.scaler.keepers.items():
         look = partial(noted_look, looked, queue, keeper.look)
