@@ -236,7 +236,7 @@ class Autoscaler:
                 now=now, backlog=backlogs.get(queue), processes=own, reports=seen.reports
             )
             self._keep(keeper, reading, processes or [])
-        self._drain_lost(processes or [])
+        self._drain_useless(processes or [])
         return self._pause(now)
 
     def _read(self) -> Seen:
@@ -322,10 +322,20 @@ class Autoscaler:
         self._told_to_end.add(name)
         self.provider.drain(name)
 
-    def _drain_lost(self, living: list[NodeProcess]) -> None:
+    def _drain_useless(self, living: list[NodeProcess]) -> None:
+        """Drain nodes that hold their devices for nothing."""
         for process in living:
-            why = None if process.name in self._told_to_end else self.pins.lost(process)
-            if why is not None:
+            if process.drained or process.name in self._told_to_end:
+                continue
+            if process.queue not in self.keepers:
+                # Adopted: the app's last version had it. No other fleet could have its devices.
+                logger.warning(
+                    "draining %s: no concurrent task is routed to its queue %r any more",
+                    process.name,
+                    process.queue,
+                )
+                self._drain(process.name)
+            elif (why := self.pins.lost(process)) is not None:
                 logger.error("draining %s: %s", process.name, why)
                 self._drain(process.name)
 

@@ -429,6 +429,27 @@ def failing_look(looks: list[str], _reading: Any) -> Any:
     raise RuntimeError("broken")
 
 
+def test_adopted_nodes_of_a_queue_that_the_app_no_longer_has_are_drained_once(
+    tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(min_nodes=1)
+    desk = desk_of(world, Overrides(tmp_path / "overrides.json"))
+    (own,) = world.turn()
+    world.engine.nodes["old-0"] = replace(
+        world.engine.nodes[own], name="old-0", queue="old", adopted=True
+    )
+    desk.drain()
+    for _ in range(3):
+        assert world.turn() == []
+    assert world.engine.living(ProcessState.DRAINING) == [own, "old-0"]
+    (said,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "draining old-0" in said.getMessage()
+    assert "queue 'old'" in said.getMessage()
+    world.engine.end("old-0", 0)
+    world.turn()
+    assert list(world.engine.nodes) == [own]
+
+
 def test_the_loop_sleeps_until_a_hold_ends() -> None:
     world = World(scaledown_window=0.5)
     world.broker.backlogs["q"] = 1
