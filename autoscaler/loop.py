@@ -219,8 +219,10 @@ class Autoscaler:
         if processes is not None:
             processes = self._bury(processes)
             self.pins.let_go(processes)
+        # One list for all fleets: what the first of them starts has its devices for the others.
+        living = [] if processes is None else processes
         by_queue: dict[str, list[NodeProcess]] = defaultdict(list)
-        for process in processes or []:
+        for process in living:
             by_queue[process.queue].append(process)
         before = self._backlogs
         seen = self._read() if seen is None else seen
@@ -235,8 +237,8 @@ class Autoscaler:
             reading = Reading(
                 now=now, backlog=backlogs.get(queue), processes=own, reports=seen.reports
             )
-            self._keep(keeper, reading, processes or [])
-        self._drain_useless(processes or [])
+            self._keep(keeper, reading, living)
+        self._drain_useless(living)
         return self._pause(now)
 
     def _read(self) -> Seen:

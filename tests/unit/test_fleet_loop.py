@@ -347,6 +347,14 @@ def test_an_engine_that_cannot_start_is_not_asked_all_the_time() -> None:
     assert len(world.turn(2)) == 1
 
 
+def test_fleets_that_start_from_nothing_at_once_share_no_device() -> None:
+    world = World(min_nodes=1)
+    other = add_fleet(world, "r")
+    world.devices.room = 1
+    assert world.turn() == ["q-0"]
+    assert other.missing == "0 fit"
+
+
 def test_nodes_that_run_do_not_make_the_engine_be_asked_all_the_time() -> None:
     world = World()
     world.broker.backlogs["q"] = 20
