@@ -308,6 +308,8 @@ class Autoscaler:
                 keeper.backoff = keeper.backoff.crashed(now=self._clock(), lived=0.0)
                 keeper.last_lines = (str(error),)
                 logger.error("fleet %s cannot start a node: %s", fleet.queue, error)
+                # Other fleets must not get the devices of a process that is there all the same.
+                living[:] = [process for process in self.provider.list() if process.lives]
                 return
             living.append(
                 NodeProcess(

@@ -100,7 +100,8 @@ def _node(process: NodeProcess, report: Report | None) -> Node:
 
 
 def _state(process: NodeProcess, report: Report | None) -> NodeState:
-    if process.state is ProcessState.DRAINING or (report and report.state == "draining"):
+    leaving = process.drained or process.state is ProcessState.DRAINING
+    if leaving or (report and report.state == "draining"):
         return NodeState.DRAINING
     if report is None or report.state == "starting":
         return NodeState.STARTING

@@ -27,9 +27,10 @@ class ProviderError(ConcurrencyError, RuntimeError):
 
 
 class NodeStartError(ProviderError):
-    """A node could not be started: no process, no room for its record, no rights.
+    """A node could not be started: no process or descriptor, no room for its record, no rights.
 
-    Nothing of it is left behind. Starting another one later may work.
+    If there is a process all the same, it is listed, and drained. Starting another one later may
+    work.
     """
 
 

@@ -25,6 +25,7 @@ from celery_concurrent.autoscaler.ending import when_told
 from celery_concurrent.autoscaler.listening import Listener
 from celery_concurrent.autoscaler.local.commands import Command, require_passable
 from celery_concurrent.autoscaler.local.folder import FolderInUseError, broker_of, state_folder
+from celery_concurrent.autoscaler.local.processes import allow_descriptors
 from celery_concurrent.autoscaler.local.provider import LocalProvider
 from celery_concurrent.autoscaler.loop import Autoscaler
 from celery_concurrent.autoscaler.mailbox import Respondent
@@ -96,6 +97,7 @@ def run(app: Any, name: str, options: Options) -> None:
         require_passable(queue)
     for finding in findings(app):
         logger.warning("%s", finding.text)
+    allow_descriptors()
     source = _devices(fleets, options.simulate_gpus)
     _Process(app, name, options, source).run()
 
@@ -110,6 +112,7 @@ def drain_left(app: Any, name: str) -> int:
     Raises:
         ProviderError: an autoscaler runs.
     """
+    allow_descriptors()
     folder = state_folder(name, broker_of(app))
     provider = LocalProvider(Command(app=name), folder=folder, fork=False)
     count = len(provider.list())

@@ -9,5 +9,7 @@ The invariants that the modules here keep, whoever is killed at whatever instant
    is not. A record with one is the process with that id *and* that start time in that boot,
    or nothing: a recycled id never passes for a node.
 3. A mark that a node drains, with its deadline, stands before it is told to.
-4. Nodes do not die with the autoscaler, its template process does.
+4. A record is removed only when nobody holds its lock and the process that signed it is gone:
+   whether a start that failed has made a process all the same, the record tells.
+5. Nodes do not die with the autoscaler, its template process does.
 """

@@ -47,13 +47,20 @@ class Drains:
         else:
             self._mark(node, 0.0)
 
-    def resume(self, node: Tended) -> None:
-        """Go on with a node that is adopted, if it is marked."""
+    def resume(self, node: Tended, timeout: float | None) -> None:
+        """Go on with a node that has just been found, if it was told to drain.
+
+        Args:
+            node: its process is known.
+            timeout: for one whose mark could not be written.
+        """
+        assert node.handle is not None
         until = self._records.draining_until(node.name)
-        if until is None or node.handle is None:
-            return
-        self._enter(node, until - _since_boot())
-        node.handle.signal(signal.SIGTERM)
+        if until is not None:
+            self._enter(node, until - _since_boot())
+            node.handle.signal(signal.SIGTERM)
+        elif node.drained:
+            self.begin(node, timeout)
 
     def end_overdue(self, nodes: Iterable[Tended]) -> None:
         """End those whose time is over."""
@@ -65,6 +72,7 @@ class Drains:
                 node.handle.signal(signal.SIGKILL)
 
     def _mark(self, node: Tended, timeout: float) -> None:
+        node.drained = True
         try:
             self._records.mark_draining(node.name, _since_boot() + timeout)
         except OSError as error:

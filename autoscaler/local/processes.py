@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import select
+import resource
 import signal
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
+#: Descriptors for which a low limit is raised: each node costs one here, one in the template.
+MOST_DESCRIPTORS: Final = 65_536
 _PROC = Path("/proc")
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +42,18 @@ class Stat:
     def has_ended(self) -> bool:
         """Whether only its exit status is left."""
         return self.state in "ZX"
+
+
+def allow_descriptors() -> None:
+    """Let this process hold many others: raise its limit of descriptors, if that is low.
+
+    Its children inherit that. :data:`MOST_DESCRIPTORS` at the most: some programs close, one by
+    one, as many as they may have.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def boot() -> str:
@@ -86,6 +103,14 @@ def end_session(leader: Identity) -> int:
     return len(members)
 
 
+def _stat_or_close(pid: int, pidfd: int) -> Stat | None:
+    try:
+        return stat(pid)
+    except BaseException:
+        os.close(pidfd)
+        raise
+
+
 class Handle:
     """A hold on one process: what is asked and sent reaches it, or nobody.
 
@@ -98,13 +123,19 @@ class Handle:
 
     @classmethod
     def of(cls, identity: Identity) -> Handle | None:
-        """None when the process has ended, or another one has its id."""
+        """None when the process has ended, or another one has its id.
+
+        Raises:
+            OSError: no descriptor is left to look with: nobody knows.
+        """
         try:
             pidfd = os.pidfd_open(identity.pid)
-        except OSError:
+        except OSError as error:
+            if error.errno in _EXHAUSTED:
+                raise
             return None
         # In this order: what was opened cannot change any more under what is compared.
-        found = stat(identity.pid)
+        found = _stat_or_close(identity.pid, pidfd)
         if found is None or found.identity != identity or found.has_ended:
             os.close(pidfd)
             return None
@@ -112,18 +143,18 @@ class Handle:
 
     @classmethod
     def of_child(cls, pid: int) -> Handle:
-        """Of a child of this process that was not waited for, alive or not."""
+        """Of a child of this process that was not waited for, alive or not.
+
+        Raises:
+            OSError: no descriptor is left to hold it by.
+        """
         pidfd = os.pidfd_open(pid)
-        found = stat(pid)
+        found = _stat_or_close(pid, pidfd)
         assert found is not None, "a child that was not waited for is there, if only as a zombie"
         return cls(found.identity, pidfd)
 
     def fileno(self) -> int:
         return self._pidfd
-
-    @property
-    def has_ended(self) -> bool:
-        return bool(select.select([self._pidfd], [], [], 0)[0])
 
     def signal(self, number: signal.Signals) -> None:
         """Nothing happens once it has ended."""

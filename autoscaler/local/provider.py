@@ -15,7 +15,7 @@ from celery_concurrent.autoscaler.local import adoption
 from celery_concurrent.autoscaler.local.commands import Command
 from celery_concurrent.autoscaler.local.drains import Drains
 from celery_concurrent.autoscaler.local.folder import Folder, slug
-from celery_concurrent.autoscaler.local.processes import end_session
+from celery_concurrent.autoscaler.local.processes import Handle, end_session
 from celery_concurrent.autoscaler.local.quickstart import Quickstart
 from celery_concurrent.autoscaler.local.records import Records
 from celery_concurrent.autoscaler.local.starting import LOOK_AGAIN, SIGN_WITHIN, Starter
@@ -115,6 +115,7 @@ class LocalProvider:
             try:
                 self._starter.start(node, words, fleet.gpus, self._handed(node.env))
             except OSError as error:
+                self._take_up_failed(node)
                 raise NodeStartError(f"{name} could not be started: {error}") from error
             self._look_after(node)
             how = "forked" if node.forked else "started fresh"
@@ -167,6 +168,18 @@ class LocalProvider:
 
     # -- looking after
 
+    def _take_up_failed(self, node: Tended) -> None:
+        """Whatever failed, there may be a process: have it leave, and its devices with it."""
+        node.state, node.handle = ProcessState.PENDING, None
+        self._nodes[node.name] = node
+        try:
+            self._adopt()
+        except OSError as error:
+            logger.warning("node %s is looked for again: %s", node.name, error)
+        if node.name in self._nodes:
+            self.drain(node.name)
+            self._watcher.wake()
+
     def _look_after(self, node: Tended) -> None:
         self._nodes[node.name] = node
         if node.handle is not None:
@@ -174,8 +187,9 @@ class LocalProvider:
 
     def _adopt_all(self) -> None:
         until = self._clock() + SIGN_WITHIN
-        while self._adopt() and self._clock() < until:
-            time.sleep(LOOK_AGAIN)
+        with self._lock:
+            while self._adopt() and self._clock() < until:
+                time.sleep(LOOK_AGAIN)
 
     def _adopt(self) -> bool:
         """Take up what others have left; whether some have still to say who they are."""
@@ -184,28 +198,33 @@ class LocalProvider:
         }
         pending = {name for name in self._nodes if name not in known}
         for found in adoption.find(self._records, known):
-            record, handle = found.record, found.handle
-            node = Tended(
+            record = found.record
+            pending.discard(record.name)
+            node = self._nodes.get(record.name) or Tended(
                 name=record.name,
                 queue=record.queue,
                 env=record.env,
                 began=self._clock(),
-                state=ProcessState.PENDING if handle is None else ProcessState.RUNNING,
-                handle=handle,
-                pid=None if handle is None else handle.identity.pid,
+                state=ProcessState.PENDING,
                 adopted=True,
             )
-            if handle is not None:
-                logger.info("node %s adopted pid=%d", node.name, handle.identity.pid)
-                self._drains.resume(node)
-                pending.discard(node.name)
-                self._look_after(node)
-            else:
-                pending.discard(node.name)
-                self._nodes[node.name] = node
+            self._nodes[node.name] = node
+            if found.handle is not None:
+                self._take_up(node, found.handle)
         for name in pending:  # never came to life
             del self._nodes[name]
+            self._records.remove(name)  # its mark, if there is one
+            self._is_change_told = False
+            self._changed.notify_all()
         return any(node.state is ProcessState.PENDING for node in self._nodes.values())
+
+    def _take_up(self, node: Tended, handle: Handle) -> None:
+        how = "adopted" if node.adopted else "found"
+        logger.info("node %s %s pid=%d", node.name, how, handle.identity.pid)
+        node.handle, node.pid = handle, handle.identity.pid
+        node.enter(ProcessState.RUNNING, self._clock())
+        self._drains.resume(node, self._drain_timeout)
+        self._look_after(node)
 
     def _tick(self) -> float | None:
         """Do what is due; seconds until the next is."""
@@ -237,10 +256,11 @@ class LocalProvider:
     def _has_ended(self, node: Tended) -> None:
         with self._lock:
             assert node.handle is not None
-            self._watcher.remove(node.handle)
-            node.deadline = None
             # While it is a zombie its id is its own: its session first, then its exit code.
             left = end_session(node.handle.identity)
+            # Not before: where no descriptor is left to look for its session, this is called again.
+            self._watcher.remove(node.handle)
+            node.deadline = None
             if left:
                 logger.warning("node %s left %d process(es), which are ended", node.name, left)
             node.exit_code = _reaped(node.handle.identity.pid)

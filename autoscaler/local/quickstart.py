@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -123,6 +124,7 @@ class Quickstart:
 
         Raises:
             TemplateLostError: it did not answer, and has been ended: no node comes any more.
+            OSError: there is a node, and no descriptor left to hold it by.
         """
         try:
             order = {"words": list(words), "env": dict(env), "gpus": gpus, "locks": list(locks)}
@@ -140,6 +142,8 @@ class Quickstart:
     def _answer(self, answer: dict[str, Any], fds: list[int]) -> Handle | Refusal:
         if "refused" in answer:
             return Refusal(reason=answer["refused"])
+        if not fds:  # the kernel drops what it finds no number for
+            raise OSError(errno.EMFILE, "no descriptor is left to hold its process by: ulimit -n")
         identity = Identity(pid=answer["pid"], start=answer["start"])
         return Handle(identity, fds[0])
 

@@ -96,10 +96,14 @@ class Records:
         return False
 
     def get(self, name: str) -> Record | None:
-        """None if there is none."""
+        """None if there is none.
+
+        Raises:
+            OSError: it cannot be read: nobody knows.
+        """
         try:
             return _read(self._path(name))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 
     def mark_draining(self, name: str, deadline: float) -> None:

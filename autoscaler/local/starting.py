@@ -91,7 +91,8 @@ class Starter:
         """Give ``node`` a process that runs ``celery`` with these words and holds these locks.
 
         Raises:
-            OSError: there is no room for the record, or no process to be had; nothing is left.
+            OSError: there is no room for the record, no process to be had, or none to be held.
+                Whether one was made all the same, the record tells.
         """
         log = self._folder.open_log(node.name)
         try:
@@ -99,9 +100,6 @@ class Starter:
             if handle is None:
                 handle = self._start_fresh(node, words, log, locks)
             node.handle = handle
-        except BaseException:
-            self._records.remove(node.name)
-            raise
         finally:
             os.close(log)
         node.pid = node.handle.identity.pid

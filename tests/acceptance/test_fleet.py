@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import textwrap
@@ -128,6 +129,21 @@ def goes_on(project: Project, second: Fleets, flag: Path) -> None:
     second.signal(signal.SIGTERM)
     assert second.wait(30) == 0
     assert nodes_of(project) == []
+
+
+def test_it_may_hold_more_nodes_than_a_shell_lets_programs_open_files(project: Project) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        fleets = Fleets(project)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    try:
+        fleets.wait_until_ready()
+        raised, _ = resource.prlimit(fleets.pid, resource.RLIMIT_NOFILE)
+        assert raised > 256
+    finally:
+        fleets.kill()
 
 
 def test_what_a_killed_autoscaler_left_is_gone_after_drain_all(

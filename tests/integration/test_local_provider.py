@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 import statistics
+import subprocess
 import sys
 import textwrap
 import time
@@ -209,6 +210,54 @@ def test_a_node_without_room_for_its_record_does_not_start(nodes: Nodes) -> None
         provider.start(WORK, {})
     assert not provider.list()
     assert not nodes.processes()
+
+
+EXHAUSTED = """
+import os, resource, sys
+from pathlib import Path
+from tests.services.fleet import Fleet
+from celery_concurrent.autoscaler.local.commands import Command
+from celery_concurrent.autoscaler.local.provider import LocalProvider
+from celery_concurrent.autoscaler.provider import NodeStartError
+from tests.services.waiting import wait_for
+
+provider = LocalProvider(Command(app=sys.argv[1]), folder=Path(sys.argv[2]), drain_timeout=20.0)
+wait_for(lambda: provider._starter.template.is_ready, 20.0)
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+held = []
+try:
+    while True:
+        held.append(os.open(os.devnull, os.O_RDONLY))
+except OSError:
+    pass
+os.close(held.pop())
+os.close(held.pop())  # for the record and the log, and none for the process
+try:
+    provider.start(Fleet(queue="work"), {})
+except NodeStartError as error:
+    print(error)
+for each in held:
+    os.close(each)
+provider.close(stop_all=True)
+"""
+
+
+def test_a_node_for_which_no_descriptor_is_left_is_made_to_leave(nodes: Nodes) -> None:
+    script = nodes.folder.parent / "exhausted.py"
+    script.write_text(EXHAUSTED)
+    done = subprocess.run(
+        [sys.executable, script, nodes.project.name, nodes.folder],
+        cwd=nodes.project.folder,
+        env={**nodes.environ, "PYTHONPATH": f"{Path(__file__).parents[2]}:{nodes.project.folder}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "no descriptor is left to hold its process by" in done.stdout, done.stderr
+    assert done.returncode == 0, done.stderr
+    assert not nodes.processes()
+    assert not list((nodes.folder / "nodes").iterdir())
 
 
 @pytest.mark.parametrize(

@@ -355,6 +355,20 @@ def test_fleets_that_start_from_nothing_at_once_share_no_device() -> None:
     assert other.missing == "0 fit"
 
 
+def test_a_process_of_a_start_that_failed_keeps_its_devices_from_other_fleets() -> None:
+    world = World(min_nodes=1)
+    add_fleet(world, "r")
+    ghost = NodeProcess(
+        name="late", queue="q", state=ProcessState.PENDING, since=0.0, began=0.0, drained=True
+    )
+    world.engine.nodes["late"] = ghost
+    world.scaler._processes = list  # type: ignore[method-assign]  # before there was one
+    world.engine.refuses = True
+    world.devices.room = 1
+    world.turn()
+    assert world.scaler.keepers["r"].missing == "0 fit"
+
+
 def test_nodes_that_run_do_not_make_the_engine_be_asked_all_the_time() -> None:
     world = World()
     world.broker.backlogs["q"] = 20

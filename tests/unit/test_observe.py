@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from celery_concurrent.autoscaler.model import NodeState
 from celery_concurrent.autoscaler.observe import Reading, blind_because, nodes_of, observation
 from celery_concurrent.autoscaler.provider import NodeProcess, ProcessState
@@ -52,6 +54,13 @@ def test_an_input_between_broker_and_node_is_demand() -> None:
     assert [look.demand for look in (seen, taken, told)] == [4, 4, 4]
     assert [look.arrived for look in (seen, taken, told)] == [9, 9, 9]
     assert transit.missing == 0
+
+
+def test_a_node_that_is_to_leave_as_soon_as_it_is_there_is_no_capacity() -> None:
+    """As one whose start has failed, though there is a process."""
+    late = replace(process("a", ProcessState.PENDING), drained=True)
+    seen, _ = observation(reading(late))
+    assert (seen.live, seen.count(NodeState.DRAINING)) == (0, 1)
 
 
 def test_what_a_draining_node_still_runs_asks_for_no_other_node() -> None:
