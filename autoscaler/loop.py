@@ -219,6 +219,7 @@ class Autoscaler:
         if processes is not None:
             processes = self._bury(processes)
             self.pins.let_go(processes)
+            self.reports.forget_others({process.name for process in processes}, self._clock())
         # One list for all fleets: what the first of them starts has its devices for the others.
         living = [] if processes is None else processes
         by_queue: dict[str, list[NodeProcess]] = defaultdict(list)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 #: Seconds after which a node that said nothing counts as silent: it speaks every second.
 SILENT_AFTER = 5.0
+#: Seconds after which it is forgotten, if it is none of the engine's.
+FORGOTTEN_AFTER = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +27,7 @@ class Report:
         slots: how many could run at once.
         finished: inputs that have ended since its start.
         note: a sentence for people, such as why it runs fewer inputs; None for none.
+        ended: whether it has said that there will be no other word.
     """
 
     node: str
@@ -36,6 +39,7 @@ class Report:
     slots: int = 0
     finished: int = 0
     note: str | None = None
+    ended: bool = False
 
     def is_silent(self, now: float) -> bool:
         """Whether it should have spoken long ago."""
@@ -66,6 +70,7 @@ class Reports:
                 slots=_count(event, "slots"),
                 finished=_count(event, "finished"),
                 note=_text(event.get("note")),
+                ended=event.get("ended") is True,
             )
             self._by_node[node] = report
             return report
@@ -74,6 +79,20 @@ class Reports:
         """It has ended."""
         with self._lock:
             self._by_node.pop(node, None)
+
+    def forget_others(self, nodes: Collection[str], now: float) -> None:
+        """Of nodes that are none of these, keep the words of a minute; none of one that has ended.
+
+        All that use the broker are heard: those of other hosts and apps, too, and last words that
+        come when their node is forgotten.
+        """
+        oldest = now - FORGOTTEN_AFTER
+        with self._lock:
+            self._by_node = {
+                node: report
+                for node, report in self._by_node.items()
+                if node in nodes or not (report.ended or report.heard_at < oldest)
+            }
 
     def of(self, node: str) -> Report | None:
         """The last word of one."""

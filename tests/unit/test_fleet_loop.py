@@ -225,6 +225,24 @@ def test_inputs_that_are_taken_and_not_yet_told_of_keep_their_nodes() -> None:
     assert leaving not in world.turn(0.1)
 
 
+def test_words_of_nodes_of_other_hosts_and_late_ones_of_its_own_are_forgotten() -> None:
+    world = World(min_nodes=1)
+    (own,) = world.turn()
+    for name in (own, "other@host", "gone@host"):
+        world.say(name)
+    world.say("gone@host", "draining", ended=True)
+    world.turn(30)
+    assert set(world.reports.all()) == {own, "other@host"}
+    world.say("other@host")
+    world.turn(60)
+    assert set(world.reports.all()) == {own, "other@host"}
+    world.engine.end(own, 0)
+    world.turn(1)
+    world.say(own, "draining", ended=True)
+    world.turn()
+    assert set(world.reports.all()) == set()
+
+
 def test_what_a_node_ran_that_left_in_order_is_done() -> None:
     """Its last event may come after its end."""
     world = World(scaledown_window=0.0)
