@@ -6,6 +6,7 @@ Every ``celery`` command imports this module: what it needs is imported where it
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -32,7 +33,23 @@ _KNOBS = (
 
 _TRACE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 _NEW_TRACE = click.Path(dir_okay=False, path_type=Path)
-_SECONDS = click.FloatRange(min=0)
+#: As ``celery worker`` takes them: nodes get the same.
+_LEVELS = click.Choice(
+    ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "FATAL"], case_sensitive=False
+)
+
+
+class _Seconds(click.FloatRange):
+    """So many seconds, 0 or more."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        if not math.isfinite(seconds):  # nan passes for a number in any range
+            self.fail(f"{value} is no number of seconds: write one, as in 600", param, ctx)
+        return seconds
+
+
+_SECONDS = _Seconds(min=0)
 
 
 def _knobs(command: Any) -> Any:
@@ -44,12 +61,12 @@ def _knobs(command: Any) -> Any:
 @click.command(help="Keep as many nodes for each queue as its demand asks for.")
 @_knobs
 @click.option("--simulate-gpus", type=click.IntRange(min=0), help="N devices that are not there.")
-@click.option("--drain-timeout", type=float, default=600.0, help="Seconds that a node may drain.")
+@click.option("--drain-timeout", type=_SECONDS, default=600.0, help="Seconds a node may drain.")
 @click.option("--fresh", is_flag=True, help="Start each node as a process of its own, unforked.")
 @click.option("--leave-nodes", is_flag=True, help="At the end, let the nodes run on: for restarts.")
 @click.option("--metrics-port", type=click.IntRange(0, 65535), help="Serve Prometheus metrics.")
 @click.option("--metrics-address", default="127.0.0.1", show_default=True, help="And where.")
-@click.option("-l", "--loglevel", default="INFO", help="Of the autoscaler and its nodes.")
+@click.option("-l", "--loglevel", type=_LEVELS, default="INFO", help="Its own and its nodes'.")
 @click.pass_context
 def autoscaler(context: click.Context, /, **options: Any) -> None:
     """Run until a signal; then drain the nodes and leave."""

@@ -13,6 +13,9 @@ from typing import Protocol
 
 logger = logging.getLogger(__name__)
 
+#: Seconds of the longest wait: the kernel counts milliseconds, and not much further than weeks.
+LONGEST = 3600.0
+
 
 class HasFileno(Protocol):
     """Something with a descriptor."""
@@ -81,7 +84,8 @@ class Watcher:
         while self._changes:
             source, callback = self._changes.popleft()
             self._selector.register(source, selectors.EVENT_READ, callback)
-        for key, _ in self._selector.select(self._tick()):
+        due = self._tick()
+        for key, _ in self._selector.select(None if due is None else min(due, LONGEST)):
             if key.data is None:
                 os.read(self._bell, 4096)
             elif not self._closing:
