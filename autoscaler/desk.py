@@ -67,13 +67,16 @@ class Desk:
         scaler = self._autoscaler
         processes = {process.name: process for process in scaler.provider.list()}
         reports, now = scaler.reports.all(), self._clock()
-        devices = scaler.pins.inventory().devices
+        fleets = [
+            fleet_status(keeper, now=now, processes=processes, reports=reports)
+            for _, keeper in sorted(scaler.keepers.items())
+        ]
+        # Where no fleet wants any, the driver is left alone.
+        is_wanted = any(fleet["knobs"]["gpus"] for fleet in fleets)
+        devices = scaler.pins.inventory().devices if is_wanted else ()
         return {
             "autoscaler": {"host": socket.gethostname(), "pid": os.getpid()},
-            "fleets": [
-                fleet_status(keeper, now=now, processes=processes, reports=reports)
-                for _, keeper in sorted(scaler.keepers.items())
-            ],
+            "fleets": fleets,
             "devices": [device_status(device, processes.values()) for device in devices],
         }
 

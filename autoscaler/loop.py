@@ -75,7 +75,7 @@ class Pins(Protocol):
         """Leave the devices to others that none of these nodes, all that live, are on."""
 
     def inventory(self) -> Inventory:
-        """The devices of this host; none where no fleet wants any."""
+        """The devices of this host."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

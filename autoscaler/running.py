@@ -29,7 +29,7 @@ from celery_concurrent.autoscaler.local.processes import allow_descriptors
 from celery_concurrent.autoscaler.local.provider import LocalProvider
 from celery_concurrent.autoscaler.loop import Autoscaler
 from celery_concurrent.autoscaler.mailbox import Respondent
-from celery_concurrent.autoscaler.overrides import Overrides
+from celery_concurrent.autoscaler.overrides import Overrides, applied
 from celery_concurrent.autoscaler.pins import DevicePins
 from celery_concurrent.autoscaler.reports import Reports
 from celery_concurrent.board import Board
@@ -45,6 +45,9 @@ logger = get_logger(__name__)
 
 #: Seconds between two looks whether another autoscaler has ended.
 LOOK_AGAIN = 0.5
+
+#: In the state folder.
+_OVERRIDES = "overrides.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +101,12 @@ def run(app: Any, name: str, options: Options) -> None:
     for finding in findings(app):
         logger.warning("%s", finding.text)
     allow_descriptors()
-    source = _devices(fleets, options.simulate_gpus)
-    _Process(app, name, options, source).run()
+    source = _devices(options.simulate_gpus)
+    if options.simulate_gpus is None:
+        # As they are now: a process that has to wait for another one says at once what is wrong.
+        overrides = Overrides(state_folder(name, broker_of(app)) / _OVERRIDES)
+        _require_devices(applied(fleets, overrides)[0], source)
+    _Process(app, name, options, fleets, source).run()
 
 
 def drain_left(app: Any, name: str) -> int:
@@ -120,41 +127,50 @@ def drain_left(app: Any, name: str) -> int:
     return count
 
 
-def _devices(fleets: Mapping[str, Fleet], simulated: int | None) -> DeviceSource | None:
-    """Where devices are read from; None where no fleet wants any.
-
-    Raises:
-        ConfigurationError: a fleet wants devices, and there are none.
-    """
-    wanting = [queue for queue, fleet in fleets.items() if fleet.knobs.gpus]
+def _devices(simulated: int | None) -> DeviceSource:
+    """Where devices are read from, as soon as a fleet wants any."""
     if simulated is not None:
         return Simulated.of(simulated)
-    if not wanting:
-        return None
     from celery_concurrent.gpu import nvml
 
-    inventory = nvml.inventory()
+    return nvml
+
+
+def _require_devices(fleets: Mapping[str, Fleet], source: DeviceSource) -> None:
+    """See to it that there are some where a fleet wants them.
+
+    Raises:
+        ConfigurationError: there are none.
+    """
+    wanting = [queue for queue, fleet in fleets.items() if fleet.knobs.gpus]
+    if not wanting:
+        return
+    inventory = source.inventory()
     if not inventory.devices:
         raise ConfigurationError(
             f"fleet {wanting[0]!r} wants gpus={fleets[wanting[0]].knobs.gpus}, and this host has "
             f"none: {inventory.absence or 'the driver knows of none'}. Set gpus=0, or try it "
             "with --simulate-gpus N"
         )
-    return nvml
 
 
 class _Process:
     """A running autoscaler."""
 
-    def __init__(self, app: Any, name: str, options: Options, source: DeviceSource | None) -> None:
+    def __init__(
+        self,
+        app: Any,
+        name: str,
+        options: Options,
+        fleets: Mapping[str, Fleet],
+        source: DeviceSource,
+    ) -> None:
         self._options = options
         self._signals = 0
         self._loop: Autoscaler | None = None
         self._metrics = _metrics(options)
         folder = state_folder(name, broker_of(app))
-        self._pins = DevicePins(
-            None if source is None else PatientSource(source), owner=str(folder)
-        )
+        self._pins = DevicePins(PatientSource(source), owner=str(folder))
         self._provider = _hold(
             lambda: LocalProvider(
                 Command(app=name, loglevel=options.loglevel),
@@ -166,13 +182,16 @@ class _Process:
             )
         )
         # Now that nobody else writes them.
-        overrides = Overrides(folder / "overrides.json")
+        overrides = Overrides(folder / _OVERRIDES)
+        kept, outgrown = applied(fleets, overrides)
+        for told in outgrown:
+            logger.warning("%s", told)
         self._backlog = Backlog(app)
         # Puts back what nodes had that died, also when no other node is left to do it.
         self._reaper = Reaper(app, "autoscaler")
         reports = Reports()
         loop = self._loop = Autoscaler(
-            fleets_of(app, options=options.knobs, overrides=overrides.knobs),
+            kept,
             provider=self._provider,
             backlog=self._backlog,
             reports=reports,

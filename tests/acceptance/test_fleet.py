@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 import redis
 
+from celery_concurrent.autoscaler.local.folder import state_folder
+from celery_concurrent.autoscaler.overrides import Overrides
 from tests.services.fixtures import MakeFleetProject, MakeProject
 from tests.services.fleets import Fleets, end_nodes, fleet_command, nodes_of
 from tests.services.process import free_port
@@ -251,6 +253,28 @@ def test_an_app_may_have_modules_called_gpu_and_autoscaler(
         end_nodes(project)
 
 
+def test_overrides_that_the_app_has_outgrown_are_left_out_and_told(project: Project) -> None:
+    override(project, min_nodes=9)
+    fleets = Fleets(project)
+    try:
+        fleets.wait_until_ready()
+        told = "fleet q starts without its overrides min_nodes=9"
+        assert told in fleets.log()
+        assert "overrides.json" in fleets.log().partition(told)[2]
+        assert fleets.status("q")["overrides"] == {}
+        fleets.command("set", "q", "--reset", "--max-nodes", "3")
+        assert fleets.status("q")["overrides"] == {"max_nodes": 3}
+    finally:
+        fleets.kill()
+
+
+def override(project: Project, **knobs: Any) -> None:
+    """As ``fleet set q`` before the autoscaler ended."""
+    folder = state_folder(project.name, {"XDG_STATE_HOME": str(project.folder / "state")})
+    folder.mkdir(parents=True)
+    Overrides(folder / "overrides.json").keep(knobs={"q": knobs}, drained=())
+
+
 def test_a_queue_that_no_worker_can_be_told_of_is_refused_at_the_start(
     celery_project: MakeProject, redis_broker: Broker
 ) -> None:
@@ -267,3 +291,7 @@ def test_a_fleet_that_wants_devices_fails_at_the_start_where_there_are_none(
     fleets = Fleets(project, "--gpus", "1")
     assert fleets.wait(30) == 1
     assert "wants gpus=1, and this host has none" in fleets.log()
+    override(project, gpus=2)
+    fleets = Fleets(project)
+    assert fleets.wait(30) == 1
+    assert "wants gpus=2, and this host has none" in fleets.log()

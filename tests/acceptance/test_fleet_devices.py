@@ -151,6 +151,18 @@ def test_nodes_that_outlive_their_autoscaler_keep_their_device_for_their_app(
     assert second.status("q")["nodes"] == []
 
 
+def test_a_fleet_that_wanted_no_device_at_the_start_gets_one_when_it_is_told_to(
+    projects: Callable[[], Project], start: Start, host: Host
+) -> None:
+    host.has_devices(0.9)
+    project = projects()
+    fleets = start(project, "--gpus", "0", "--min-nodes", "1")
+    fleets.wait_for_status("q", lambda s: s["counts"]["ready"] == 1)
+    fleets.command("set", "q", "--gpus", "1", "--min-nodes", "2")
+    fleets.wait_for_status("q", lambda s: ["GPU-a"] in [uuids(node) for node in s["nodes"]])
+    assert "GPU-a" in table(project)
+
+
 def test_a_lost_device_is_left_and_nothing_is_lost_with_it(
     projects: Callable[[], Project], start: Start, host: Host, tmp_path: Path
 ) -> None:

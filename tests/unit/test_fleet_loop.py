@@ -14,7 +14,7 @@ import pytest
 from celery_concurrent.autoscaler.desk import Desk
 from celery_concurrent.autoscaler.keeper import Keeper
 from celery_concurrent.autoscaler.loop import Autoscaler
-from celery_concurrent.autoscaler.overrides import Overrides
+from celery_concurrent.autoscaler.overrides import Overrides, applied
 from celery_concurrent.autoscaler.provider import (
     FleetSpec,
     NodeProcess,
@@ -669,6 +669,22 @@ def test_a_change_that_cannot_be_kept_is_not_made(tmp_path: Any) -> None:
     desk.set("q", {"min_nodes": 1})
     kept = Overrides(tmp_path / "gone" / "overrides.json")
     assert (kept.knobs, kept.drained) == ({"q": {"min_nodes": 1}}, set())
+
+
+def test_a_fleet_that_has_outgrown_its_overrides_starts_without_and_says_so(
+    tmp_path: Any,
+) -> None:
+    path = tmp_path / "overrides.json"
+    kept = Overrides(path)
+    knobs = {"q": {"min_nodes": 6}, "r": {"max_nodes": 2}, "gone": {"max_nodes": 1}}
+    kept.keep(knobs=knobs, drained=())
+    q = World(max_nodes=4).keeper.fleet
+    fleets, outgrown = applied({"q": q, "r": replace(q, queue="r")}, Overrides(path))
+    assert (fleets["q"].knobs, fleets["r"].knobs.max_nodes) == (q.knobs, 2)
+    assert list(fleets) == ["q", "r"]
+    (told,) = outgrown
+    for word in ("fleet q ", "min_nodes=6", "max_nodes=4", str(path), "`fleet set q --reset`"):
+        assert word in told
 
 
 def test_overrides_that_cannot_be_read_are_no_overrides_by_accident(tmp_path: Any) -> None:
