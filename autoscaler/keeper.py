@@ -38,7 +38,8 @@ class Change:
         before, after: nodes wanted.
         reason: one line.
         cause: the kind of reason, to be counted: "demand" (more nodes), "unneeded" (fewer),
-            "drained" (by hand), "knobs" (a changed one), "unknown" (while the demand is).
+            "drained" (by hand, or at the autoscaler's end), "knobs" (a changed one), "unknown"
+            (while the demand is).
     """
 
     at: float
@@ -88,6 +89,8 @@ class Keeper:
         self.last_lines: tuple[str, ...] = ()
         #: Whether the fleet was told to have no nodes, until it is told otherwise.
         self.drained = False
+        #: Whether its autoscaler ends, and its nodes with it.
+        self.ending = False
         #: Changes so far, by their cause.
         self.decided: Counter[str] = Counter()
         self._wall = wall
@@ -173,6 +176,8 @@ class Keeper:
         self.blind = why
 
     def _decide(self, seen: Observation) -> Decision:
+        if self.ending:
+            return Decision(desired=0, reason="the autoscaler ends")
         if self.drained:
             # What was wanted before the drain does not count as wanted until the resume.
             self._state = None if self._policy is None else self._policy.initial()
@@ -207,7 +212,7 @@ class Keeper:
         self._is_reconfigured = False
 
     def _cause(self, before: int, after: int) -> str:
-        if self.drained:
+        if self.drained or self.ending:
             return "drained"
         if self._is_reconfigured:
             return "knobs"

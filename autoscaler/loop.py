@@ -2,7 +2,8 @@
 
 What always holds: only :meth:`Autoscaler.turn` starts, drains and stops nodes, and only on the
 loop's thread. Others wake it, or ask it to call something between two turns. Order of a stop:
-no more turns, then the provider lets go of its nodes or drains them, then the broker is left.
+all nodes drain, if they are to, while turns start no other; then the provider lets go of what is
+left, then the broker is left.
 """
 
 from __future__ import annotations
@@ -182,8 +183,24 @@ class Autoscaler:
 
     def run(self) -> None:
         """Turn until :meth:`stop`: when woken, when it is time, or when a reading has news."""
+        self._turn_until(lambda: self._stopping)
+
+    def end(self) -> None:
+        """Drain all nodes; turn on, and answer, until the last one has left."""
+        for keeper in self.keepers.values():
+            keeper.ending = True
+        for process in self.provider.list():
+            self._drain(process.name)
+        self._turn_until(lambda: not any(process.lives for process in self.provider.list()))
+
+    def _turn_until(self, is_over: Callable[[], bool]) -> None:
         seen = None
-        while not self._is_over():
+        while True:
+            # Cleared before anything is looked at: what comes from here on is looked at again.
+            self._woken.clear()
+            self._has_heard.clear()
+            if is_over():
+                break
             self._answer(self._before, len(self._before))
             # Only who has asked by now: what was seen may be older than a later question.
             waiting = len(self._after)
@@ -192,12 +209,6 @@ class Autoscaler:
             seen = self._rest(due)
         for asked in (self._before, self._after):
             self._answer(asked, len(asked))
-
-    def _is_over(self) -> bool:
-        # Cleared before anything is looked at: what comes from here on is looked at again.
-        self._woken.clear()
-        self._has_heard.clear()
-        return self._stopping
 
     def _rest(self, due: float) -> Seen | None:
         """Return when there is something to look at, with what was read if that was just now."""

@@ -1,8 +1,8 @@
 """An autoscaler's process: what it is made of, and how it ends.
 
-Order of the end, on SIGINT, SIGTERM or SIGHUP: the loop turns no more, nodes drain (or run on
-with ``leave_nodes``), mailbox, events and the lease are closed; metrics are served to the last, for
-they show the draining. A second signal ends the nodes at once.
+Order of the end, on SIGINT, SIGTERM or SIGHUP: nodes drain while the loop starts no other (or run
+on with ``leave_nodes``), mailbox, events and the lease are closed; who asks is answered while nodes
+drain, and metrics are served to the last. A second signal ends the nodes at once.
 """
 
 from __future__ import annotations
@@ -249,14 +249,7 @@ class _Process:
 
     def _end(self) -> None:
         if not self._options.leave_nodes:
-            living = len(self._provider.list())
-            if living:
-                logger.info(
-                    "draining %d nodes; their inputs may take up to %.0f s. A second signal ends "
-                    "them at once, and their inputs go back to the broker",
-                    living,
-                    self._options.drain_timeout,
-                )
+            self._drain_all()
         self._provider.close(stop_all=not self._options.leave_nodes)
         self._respondent.close()
         self._announcer.close()
@@ -266,6 +259,21 @@ class _Process:
         self._pins.close()
         if self._metrics is not None:
             self._metrics.close()
+
+    def _drain_all(self) -> None:
+        assert self._loop is not None
+        living = len(self._provider.list())
+        if living:
+            logger.info(
+                "draining %d nodes; their inputs may take up to %.0f s. A second signal ends "
+                "them at once, and their inputs go back to the broker",
+                living,
+                self._options.drain_timeout,
+            )
+        try:
+            self._loop.end()
+        except Exception:
+            logger.exception("nodes drain, and nobody looks at their fleets any more")
 
 
 def _metrics(options: Options) -> Metrics | None:

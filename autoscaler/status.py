@@ -63,7 +63,7 @@ def _state(keeper: Keeper) -> str:
     """In one word, the worst first."""
     if keeper.backoff.failing or keeper.trouble.crashes:
         return "failing"
-    if keeper.drained:
+    if keeper.drained or keeper.ending:
         return "drained"
     if keeper.blind is not None:
         return "held"

@@ -86,6 +86,8 @@ def test_a_second_ctrl_c_ends_the_nodes_at_once_and_their_inputs_stay_with_the_b
     wait_for_status(project, "q", lambda s: s["running"] == 1)
     terminal.type(CTRL_C)
     terminal.wait_for("A second signal ends them at once")
+    status = wait_for_status(project, "q", lambda s: s["counts"]["draining"] == 1)
+    assert (status["state"], status["reason"]) == ("drained", "the autoscaler ends")
     terminal.type(CTRL_C)
     assert terminal.wait() == 0
     assert nodes_of(project) == []

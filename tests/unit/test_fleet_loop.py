@@ -595,6 +595,26 @@ def test_who_asks_for_the_status_is_told_of_a_node_that_has_just_started(tmp_pat
             assert [node["name"] for node in fleet["nodes"]] == world.engine.living()
 
 
+def test_who_asks_while_the_autoscaler_ends_is_told_how_its_nodes_leave(tmp_path: Any) -> None:
+    world = World(min_nodes=2)
+    desk = desk_of(world, Overrides(tmp_path / "overrides.json"))
+    first, second = world.turn()
+    thread = threading.Thread(target=world.scaler.end)
+    thread.start()
+    (fleet,) = desk.handlers()["status"]()["fleets"]
+    assert (fleet["state"], fleet["reason"]) == ("drained", "the autoscaler ends")
+    assert [node["state"] for node in fleet["nodes"]] == ["draining", "draining"]
+    desk.handlers()["resume"]()
+    world.engine.end(first, 0)
+    (fleet,) = desk.handlers()["status"]()["fleets"]
+    assert [node["name"] for node in fleet["nodes"]] == [second]
+    world.engine.end(second, 0)
+    world.scaler.wake()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert len(world.engine.started) == 2
+
+
 def test_the_loop_sleeps_though_a_node_has_crashed_that_nobody_needs_any_more() -> None:
     world = World(scaledown_window=0.0)
     world.broker.backlogs["q"] = 1
