@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import redis
 
-from celery_concurrent.autoscaler.local.folder import state_folder
+from celery_concurrent.autoscaler.local.folder import broker_of, state_folder
 from celery_concurrent.autoscaler.overrides import Overrides
 from tests.services.fixtures import MakeFleetProject, MakeProject
 from tests.services.fleets import Fleets, end_nodes, fleet_command, nodes_of
@@ -270,7 +270,8 @@ def test_overrides_that_the_app_has_outgrown_are_left_out_and_told(project: Proj
 
 def override(project: Project, **knobs: Any) -> None:
     """As ``fleet set q`` before the autoscaler ended."""
-    folder = state_folder(project.name, {"XDG_STATE_HOME": str(project.folder / "state")})
+    here = {"XDG_STATE_HOME": str(project.folder / "state")}
+    folder = state_folder(project.name, broker_of(project.app), here)
     folder.mkdir(parents=True)
     Overrides(folder / "overrides.json").keep(knobs={"q": knobs}, drained=())
 

@@ -261,7 +261,9 @@ def test_the_nodes_found_at_a_restart_are_kept_while_they_say_one_by_one_what_th
 ) -> None:
     world = World(policy=policy, scaledown_window=10.0)
     world.engine.nodes = {
-        name: NodeProcess(name=name, queue="q", state=ProcessState.RUNNING, since=0.0, adopted=True)
+        name: NodeProcess(
+            name=name, queue="q", state=ProcessState.RUNNING, since=0.0, began=0.0, adopted=True
+        )
         for name in "abcdef"
     }
     world.broker.backlogs["q"] = 1

@@ -83,7 +83,7 @@ def test_while_the_driver_hangs_no_node_starts_and_none_must_go(
     layer = Layer.of("q", "the test", {"gpus": 1})
     fleet = Fleet(queue="q", tasks=("t",), limits=Limits(max_inputs=2), layers=(layer,))
     running = NodeProcess(
-        name="n", queue="q", state=ProcessState.RUNNING, since=0.0, env={PIN: "GPU-0"}
+        name="n", queue="q", state=ProcessState.RUNNING, since=0.0, began=0.0, env={PIN: "GPU-0"}
     )
 
     def starts() -> bool:
