@@ -11,10 +11,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 from celery.utils.log import get_logger
 
@@ -28,10 +27,10 @@ from celery_concurrent.autoscaler.provider import (
     Provider,
     ProviderError,
 )
-from celery_concurrent.autoscaler.reports import Report, Reports
+from celery_concurrent.autoscaler.reports import Reports
+from celery_concurrent.autoscaler.sources import BacklogSource, Pins, Seen
 from celery_concurrent.errors import ConfigurationError
 from celery_concurrent.fleets import Fleet
-from celery_concurrent.gpu.device import Inventory
 
 logger = get_logger(__name__)
 
@@ -40,51 +39,6 @@ TICK = 1.0
 
 #: A call, and who waits for what it returns.
 Asked: TypeAlias = tuple[Callable[[], Any], Future[Any]]
-
-
-class BacklogSource(Protocol):
-    """Reads the broker.
-
-    Attributes:
-        pause: seconds after which another reading is worth its cost.
-    """
-
-    pause: float
-
-    def read(self, queues: Sequence[str]) -> Mapping[str, int | None]:
-        """Inputs by queue; None for one that is unknown."""
-
-
-class Pins(Protocol):
-    """Says on which devices a fleet's next nodes run."""
-
-    def environments(
-        self, fleet: Fleet, count: int, nodes: Iterable[NodeProcess]
-    ) -> tuple[list[dict[str, str]], str | None]:
-        """The environments of those that fit, and what the others lack.
-
-        Args:
-            fleet: whose nodes they are.
-            count: how many more are wanted.
-            nodes: all nodes of all fleets that live.
-        """
-
-    def lost(self, process: NodeProcess) -> str | None:
-        """Why the node cannot go on: its device is lost; None when it can."""
-
-    def let_go(self, nodes: Iterable[NodeProcess]) -> None:
-        """Leave the devices to others that none of these nodes, all that live, are on."""
-
-    def inventory(self) -> Inventory:
-        """The devices of this host."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """What nodes have said and what waits, by node and by queue."""
-
-    reports: Mapping[str, Report]
-    backlogs: Mapping[str, int | None]
 
 
 class Autoscaler:

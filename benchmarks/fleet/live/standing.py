@@ -25,10 +25,11 @@ from benchmarks.fleet.live.ticks import Looks
 from celery_concurrent.autoscaler.backlog import Backlog
 from celery_concurrent.autoscaler.listening import Listener
 from celery_concurrent.autoscaler.local.tended import Tended
-from celery_concurrent.autoscaler.loop import Autoscaler, Seen
+from celery_concurrent.autoscaler.loop import Autoscaler
 from celery_concurrent.autoscaler.pins import DevicePins
 from celery_concurrent.autoscaler.provider import FleetSpec, NodeProcess
 from celery_concurrent.autoscaler.reports import Report, Reports
+from celery_concurrent.autoscaler.sources import Seen
 from celery_concurrent.board import Board
 from celery_concurrent.fleets import fleets_of
 
