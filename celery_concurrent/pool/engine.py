@@ -87,7 +87,7 @@ class Engine:
         self._inbox = inbox
         self._time_limits = time_limits
         self._counts_early = counts_early
-        self._redeliveries = Redeliveries()
+        self.redeliveries = Redeliveries()
         self._inputs: dict[int, Input] = {}
         self._refusing = False
         self._context = copy_context()
@@ -140,7 +140,7 @@ class Engine:
 
     def take(self, request: Any, make: Callable[[], Input]) -> None:
         """Take an input: it starts when it has a slot."""
-        if self._refusing or self._redeliveries.take_over(request):
+        if self._refusing or self.redeliveries.take_over(request):
             return
         input = make()
         self._inputs[input.token] = input
@@ -249,7 +249,7 @@ class Engine:
         """It has its slot, and is about to run; on any thread."""
         input.started_at = time.monotonic()
         input.hold = hold
-        self._redeliveries.starts(input)
+        self.redeliveries.starts(input)
 
     def _announce(self, input: Input, request: Any) -> None:
         """Tell Celery's request that its input runs; by now that may have ended."""
@@ -316,7 +316,7 @@ class Engine:
             self.reserves.ended(input.group, self.timing.ended(input, outcome))
             if input.ended is None and not input.dropped:
                 outcome.report(input.request)
-                self._redeliveries.remember(input, outcome)
+                self.redeliveries.remember(input, outcome)
             elif input.ended == LOST:
                 forget(input.request)
         finally:
@@ -332,7 +332,7 @@ class Engine:
     def _part_with(self, input: Input) -> None:
         self._time_limits.stop(input)
         self._inputs.pop(input.token, None)
-        self._redeliveries.stops(input)
+        self.redeliveries.stops(input)
         if input.gate is not None:
             input.gate.ended_early(input.request)
 

@@ -28,8 +28,9 @@ logger = get_logger(__name__)
 #: What tells an input's messages apart.
 _Call = tuple[str, int, Any]
 
-#: Outcomes kept of the last inputs, whose acknowledgements a lost connection may swallow.
-KEPT_OUTCOMES = 2_000
+#: Outcomes kept of the last inputs, whose acknowledgements a lost connection may swallow, and for
+#: how many seconds: a broker notices such a loss within some heartbeats.
+KEPT_OUTCOMES, KEPT_SECONDS = 2_000, 600.0
 
 
 class Redeliveries:
@@ -41,7 +42,10 @@ class Redeliveries:
     def __init__(self) -> None:
         self._lock = threading.RLock()  # a signal handler may settle in the midst of it
         self._running: dict[str, Input] = {}
-        self._ended: OrderedDict[_Call, tuple[Outcome, Any]] = OrderedDict()
+        self._ended: OrderedDict[_Call, tuple[Outcome, Any, float]] = OrderedDict()
+        #: Whether nodes give back what they have not run: then a redelivered message is another
+        #: one where the connection of the first has not been lost.
+        self.may_be_given_back = False
 
     def starts(self, input: Input) -> None:
         """The input is about to run."""
@@ -58,7 +62,8 @@ class Redeliveries:
         """It was settled so; an acknowledgement before the run needs no second one."""
         if not input.request.task.acks_late or outcome.is_given_back:
             return
-        self._ended[_call(input.request)] = outcome, _origin(input.request.message)
+        origin, now = _origin(input.request.message), time.monotonic()
+        self._ended[_call(input.request)] = outcome, origin, now
         while len(self._ended) > KEPT_OUTCOMES:
             self._ended.popitem(last=False)
 
@@ -70,28 +75,45 @@ class Redeliveries:
         if not request.delivery_info.get("redelivered"):
             return False
         input = self._running.get(request.id)
-        if input is not None and _is_same(input, request):
+        if input is not None and self._is_same(input, request):
             lost, input.request = input.request, request
             worker_state.task_ready(lost)
             request.on_accepted(input.token, input.started_at or time.monotonic())
             logger.info("Task %s is still running here: took over its redelivery", input)
             return True
-        outcome, origin = self._ended.get(_call(request), (None, None))
-        if outcome is None or not _may_be_from(origin, request.message):
+        outcome, origin, at = self._ended.get(_call(request), (None, None, 0.0))
+        if outcome is None or time.monotonic() > at + KEPT_SECONDS:
+            return False
+        if not self._may_be_from(origin, request.message):
             return False
         del self._ended[_call(request)]
         logger.info("Task %s[%s] has ended here: settled its redelivery", request.name, request.id)
         outcome.report(request)
         return True
 
+    def _is_same(self, input: Input, request: Any) -> bool:
+        return (
+            input.ended is None
+            and not input.dropped
+            and _call(input.request) == _call(request)
+            and self._may_be_from(_origin(input.request.message), request.message)
+        )
 
-def _is_same(input: Input, request: Any) -> bool:
-    return (
-        input.ended is None
-        and not input.dropped
-        and _call(input.request) == _call(request)
-        and _may_be_from(_origin(input.request.message), request.message)
-    )
+    def _may_be_from(self, origin: Any, message: Any) -> bool:
+        """Whether a redelivered message may be the one that has come from there.
+
+        One of a virtual transport has its tag for good. AMQP delivers again what a lost connection
+        had been sent.
+        """
+        again = _origin(message)
+        if isinstance(origin, str) or isinstance(again, str):
+            return bool(origin == again)
+        connection = getattr(again, "connection", None)
+        return (
+            not self.may_be_given_back
+            or connection is None
+            or connection is not getattr(origin, "connection", None)
+        )
 
 
 def _call(request: Any) -> _Call:
@@ -104,16 +126,3 @@ def _origin(message: Any) -> Any:
     """Where a message has come from: its tag, or the channel of AMQP, where tags are numbers."""
     tag = getattr(message, "delivery_tag", None)
     return tag if isinstance(tag, str) else getattr(message, "channel", None)
-
-
-def _may_be_from(origin: Any, message: Any) -> bool:
-    """Whether a redelivered message may be the one that has come from there.
-
-    One of a virtual transport has its tag for good. AMQP delivers again what a lost connection had
-    been sent.
-    """
-    again = _origin(message)
-    if isinstance(origin, str) or isinstance(again, str):
-        return bool(origin == again)
-    connection = getattr(again, "connection", None)
-    return connection is None or connection is not getattr(origin, "connection", None)

@@ -33,7 +33,8 @@ REMEMBERED = 86_400.0
 CLAIM = 5.0
 
 #: What kombu registers: [message, exchange, routing key].
-_ENTRY = re.compile(rb'\[(.*), "(?:[^"\\]|\\.)*", "(?:[^"\\]|\\.)*"\]', re.DOTALL)
+_WORD = rb'(?:"(?:[^"\\]|\\.)*"|null)'
+_ENTRY = re.compile(rb"\[(.*), " + _WORD + rb", " + _WORD + rb"\]", re.DOTALL)
 
 #: No change, on every key and with every kind of write: Redis says whether it lets us.
 #: KEYS: unacked, unacked_index, holdings, leases, lapsed, a record.

@@ -7,6 +7,7 @@ above its slots.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -43,6 +44,7 @@ class Ahead:
         """A new connection, on which inputs can be given back, or cannot."""
         self._may, self._lanes, self._first = may, None, {}
         self._engine.on_wait = self.watch
+        self._engine.redeliveries.may_be_given_back = may
 
     def attend(self, lanes: Lanes) -> None:
         """These are its lanes."""
@@ -88,19 +90,24 @@ class Ahead:
             return
         slots = self._engine.slots
         stand = {name for name, first in watched.items() if slots.first_in_line(name) is first}
-        for name in stand:
-            self._engine.reserves.lasts(name)
+        lanes = [lane for lane in self._lanes if lane.lane.groups & stand]
+        for lane in lanes:
+            # Of all groups: what one has room for may be another's.
+            for name in lane.lane.groups:
+                self._engine.reserves.lasts(name)
         # What the hub's timers raise is logged and forgotten, but for connections' errors.
         with refusals_as_lost_connections(), closed_channels_as_lost_connections():
-            if stand:
+            if lanes:
                 self._lanes.update()  # first, or the broker sends what comes back here again
-            for lane in self._lanes:
-                self._relieve(lane, stand & lane.lane.groups)
+                self._relieve(lanes, stand)
         self.watch()
 
-    def _relieve(self, lane: LaneConsumer, groups: Iterable[str]) -> None:
-        """Give back what a lane holds above what it would fetch now."""
-        excess = lane.excess(self._engine.slots.groups)
-        for name in groups:
-            if excess > 0:
-                excess -= self._engine.send_ahead_back(name, excess, lane.can_give_back)
+    def _relieve(self, lanes: Iterable[LaneConsumer], stand: set[str]) -> None:
+        """Give back what lanes hold above what they would fetch now, where a line stands."""
+        requests = [input.request for input in self._engine.held]
+        held = Counter(each.message.channel for each in requests if not each.acknowledged)
+        for lane in lanes:
+            excess = lane.excess(held[lane.channel])
+            for name in lane.lane.groups & stand:
+                if excess > 0:
+                    excess -= self._engine.send_ahead_back(name, excess, lane.can_give_back)

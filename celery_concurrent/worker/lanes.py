@@ -12,14 +12,14 @@ What always holds, on the consumer's thread, which alone touches this:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from kombu import Consumer as KombuConsumer
 from kombu.common import ignore_errors
 
-from celery_concurrent.pool.slots import Group
+from celery_concurrent.redis.channel import AtomicChannel
 from celery_concurrent.worker.plan import Lane
 
 
@@ -58,7 +58,6 @@ class LaneConsumer:
         self._is_updating = False
         self.eta_held = 0
         self.early_running = 0
-        self.has_cancelled = False
         # A prefetch count must stand before the first consumer does.
         self.update()
         self.consumer = make_consumer(channel, queues)
@@ -80,19 +79,22 @@ class LaneConsumer:
             wanted -= self.early_running
         return max(0 if self._is_virtual else 1, wanted)
 
-    def excess(self, groups: Mapping[str, Group[Any]]) -> int:
-        """How many more inputs than it would fetch now it holds, to run or to wait for a slot."""
-        own = [groups[name] for name in self.lane.groups if name in groups]
-        held = sum(group.running + len(group.waiting) for group in own)
-        not_due = min(self.eta_held, self._eta_limit)
-        return held - (self.wanted_prefetch - not_due + self.early_running)
+    def excess(self, held: int) -> int:
+        """How many more inputs it holds than it would fetch now.
+
+        Args:
+            held: of its messages, those that are not acknowledged, and are due.
+        """
+        return held - (self.wanted_prefetch - min(self.eta_held, self._eta_limit))
 
     def can_give_back(self, message: Any) -> bool:
         """Whether a message that it has fetched would be delivered again."""
-        if self.has_cancelled or message.channel is not self.channel:
+        if message.channel is not self.channel:
             return False
-        holds: Callable[[Any], bool] | None = getattr(self.channel, "holds", None)
-        return holds is None or holds(message)
+        if isinstance(self.channel, AtomicChannel):
+            return self.channel.holds(message)
+        # A queue that is deleted when nobody consumes from it drops what comes back (kombu 5.7).
+        return message.delivery_info.get("consumer_tag") in self.consumer._active_tags.values()
 
     def update(self) -> None:
         """Tell the broker how much it may send, where that has changed."""
@@ -211,7 +213,6 @@ class Lanes:
         for lane in self._lanes:
             if lane.consumer.consuming_from(queue):
                 lane.consumer.cancel_by_queue(queue)
-                lane.has_cancelled = True  # a queue that is deleted then drops what comes back
 
     def cancel(self) -> None:
         """Stop fetching."""

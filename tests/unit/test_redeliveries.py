@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from celery_concurrent.pool.inputs import Input
 from celery_concurrent.pool.outcomes import Outcome
-from celery_concurrent.pool.redeliveries import Redeliveries
+from celery_concurrent.pool.redeliveries import KEPT_SECONDS, Redeliveries
 from celery_concurrent.sent import SENT_AT
 from tests.services.inputs import make_input
 
@@ -43,6 +44,7 @@ def request(
 
 def running(first: Any) -> tuple[Redeliveries, Input]:
     redeliveries, input = Redeliveries(), make_input("1", first)
+    redeliveries.may_be_given_back = True
     redeliveries.starts(input)
     return redeliveries, input
 
@@ -97,3 +99,19 @@ def test_another_message_of_the_same_id_is_none_of_it(first: Any, second: Any) -
     assert other.told == []
     again = {**first, "connection": ANOTHER}
     assert kept.take_over(request(**again)), "it was forgotten"
+
+
+def test_a_broker_may_deliver_again_on_a_connection_on_which_nothing_is_given_back() -> None:
+    redelivery = request(2)
+    redeliveries, input = running(request(1))
+    redeliveries.may_be_given_back = False
+    assert redeliveries.take_over(redelivery)
+    assert input.request is redelivery
+
+
+def test_an_outcome_is_of_no_use_when_its_redelivery_would_have_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    redeliveries, later = ended(request()), time.monotonic() + KEPT_SECONDS + 1.0
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert not redeliveries.take_over(request())
