@@ -1,8 +1,8 @@
 """The board: the last words, by who said them, and what they come to.
 
-What always holds, under the one lock here: what has been silent for too long is forgotten, so
-that a board is as large as what lives, whatever is said to it; and there is room for so many
-nodes and fleets only.
+What always holds, under the one lock here: what has been silent for too long is forgotten, also
+when nobody speaks any more, so that a board is as large as what lives, whatever is said to it;
+and there is room for so many nodes and fleets only.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Board:
         if kind not in (NODE, FLEET, AUTOSCALER):
             return
         with self._lock:
-            now = self._clock()
+            now = self._tidied()
             if kind == NODE:
                 self._note_node(event, now)
             elif kind == FLEET:
@@ -86,13 +86,11 @@ class Board:
                     said.name in self._autoscalers or len(self._autoscalers) < MOST_AUTOSCALERS
                 ):
                     self._autoscalers[said.name] = said
-            if now >= self._tidied_at + _TIDY_EVERY:
-                self._tidied_at = now
-                self._tidy(now)
 
     def fleets(self) -> list[dict[str, Any]]:
         """All fleets by queue, in short."""
         with self._lock:
+            self._tidied()
             by_queue = self._names_by_queue()
             return [
                 {name: value for name, value in fleet.items() if name not in _DETAILS}
@@ -103,6 +101,7 @@ class Board:
     def fleet(self, queue: str) -> dict[str, Any] | None:
         """One fleet with its nodes; None for a queue of which nobody has said anything."""
         with self._lock:
+            self._tidied()
             names = self._names_by_queue(queue).get(queue, ())
             fleet = self._fleet(queue, names)
             if fleet is None:
@@ -112,12 +111,14 @@ class Board:
     def nodes(self) -> list[dict[str, Any]]:
         """All nodes by name."""
         with self._lock:
+            self._tidied()
             names = {name for names in self._names_by_queue().values() for name in names}
             return [self._node(name) for name in sorted({*names, *self._nodes})]
 
     def node(self, name: str) -> dict[str, Any] | None:
         """One node; None for one of which nobody has said anything."""
         with self._lock:
+            self._tidied()
             if name not in self._nodes and self._keeper_of(name) is None:
                 return None
             return self._node(name)
@@ -125,7 +126,7 @@ class Board:
     def autoscalers(self) -> list[dict[str, Any]]:
         """Those that have spoken lately."""
         with self._lock:
-            now = self._clock()
+            now = self._tidied()
             return [
                 {**word.told, "silent": now - word.heard_at > AUTOSCALER_SILENT}
                 for _, word in sorted(self._autoscalers.items())
@@ -216,6 +217,14 @@ class Board:
             )
         )
 
+    def _tidied(self) -> float:
+        """The time, once what is to be forgotten by now has been."""
+        now = self._clock()
+        if now >= self._tidied_at + _TIDY_EVERY:
+            self._tidied_at = now
+            self._tidy(now)
+        return now
+
     def _tidy(self, now: float) -> None:
         _forget(self._nodes, now - NODE_FORGOTTEN)
         for name in [name for name, at in self._buried.items() if at < now - NODE_FORGOTTEN]:
@@ -248,18 +257,18 @@ class Board:
     def _fleet(self, queue: str, names: Iterable[str]) -> dict[str, Any] | None:
         said = [word for _, word in sorted(self._fleets.get(queue, {}).items())]
         names = list(names)
-        if not said:
-            words = [self._nodes[name] for name in names if name in self._nodes]
-            return _unkept(queue, words) if words else None
-        oldest = self._clock() - AUTOSCALER_SILENT
+        now = self._clock()
         # What one that is silent said is old; where all are, it is all there is.
-        heard = [word for word in said if word.heard_at >= oldest]
-        return {
-            **together(heard or said),
-            "kept": True,
-            "silent": not heard,
-            "node_count": len(names),
-        }
+        if said:
+            heard = [word for word in said if now - word.heard_at <= AUTOSCALER_SILENT]
+            shown, is_silent = together(heard or said), not heard
+        else:
+            words = [self._nodes[name] for name in names if name in self._nodes]
+            if not words:
+                return None
+            living = [word for word in words if now - word.heard_at <= NODE_SILENT]
+            shown, is_silent = _unkept(queue, living or words), not living
+        return {**shown, "kept": bool(said), "silent": is_silent, "node_count": len(names)}
 
     def _node(self, name: str) -> dict[str, Any]:
         word, keeper = self._nodes.get(name), self._keeper_of(name)
@@ -323,9 +332,6 @@ def _unkept(queue: str, words: list[NodeWord]) -> dict[str, Any]:
         "missing": None,
         "last_lines": [],
         "decisions": [],
-        "kept": False,
-        "silent": False,
-        "node_count": len(words),
     }
 
 

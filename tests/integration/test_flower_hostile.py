@@ -135,7 +135,7 @@ def test_flowers_own_pages_and_metrics_go_on(client: httpx.Client) -> None:
     assert client.get("/workers").status_code == 200
     metrics = client.get("/metrics")
     assert metrics.status_code == 200
-    assert 'celery_concurrent_fleet_nodes{queue="the last one"' in metrics.text
+    assert 'celery_concurrent_fleet_idle_slot_seconds_total{queue="the last one"}' in metrics.text
 
 
 def test_a_name_that_cannot_be_written_does_no_harm(client: httpx.Client, project: Project) -> None:

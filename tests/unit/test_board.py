@@ -208,6 +208,31 @@ def test_nodes_without_an_autoscaler_are_a_fleet_that_nobody_keeps(board: Board)
     assert b["running"] == 4
 
 
+def test_nodes_that_nobody_keeps_count_while_they_are_heard(board: Board, clock: Clock) -> None:
+    board.note(node("n1@host"))
+    clock.now += NODE_SILENT + 0.1
+    board.note(node("n2@host"))
+    (half,) = board.fleets()
+    assert (half["counts"]["ready"], half["running"], half["silent"]) == (1, 2, False)
+    assert half["node_count"] == 2
+    clock.now += NODE_SILENT + 0.1
+    (none,) = board.fleets()
+    assert (none["state"], none["silent"]) == ("unkept", True)
+
+
+def test_what_is_silent_is_forgotten_though_nobody_speaks_any_more(
+    board: Board, clock: Clock
+) -> None:
+    board.note(node("n1@host"))
+    board.note(fleet("p"))
+    board.note({"type": "concurrency-autoscaler", "hostname": "autoscaler@host", "queues": ["p"]})
+    clock.now += NODE_FORGOTTEN + 0.1
+    assert [each["queue"] for each in board.fleets()] == ["p"]
+    assert (board.nodes(), board.node("n1@host"), board.fleet("q")) == ([], None, None)
+    clock.now += AUTOSCALER_FORGOTTEN
+    assert (board.fleets(), board.autoscalers()) == ([], [])
+
+
 def test_a_node_that_its_autoscaler_has_buried_is_gone_at_once(board: Board) -> None:
     board.note(fleet("q", "n1@host"))
     board.note(node("n1@host"))

@@ -147,6 +147,14 @@ def test_what_is_unknown_has_no_sample(exposed: Exposed) -> None:
     assert not {"fleet_demand", "fleet_backlog", "fleet_cpu_cores"} & exposed.names()
 
 
+def test_what_silent_nodes_said_last_is_not_exposed(exposed: Exposed) -> None:
+    exposed.note(said(2))
+    assert exposed.value("fleet_running", queue="q") == 4
+    exposed.clock.now += 10.0
+    assert exposed.value("fleet_slots", queue="q") == 0
+    assert not {"fleet_running", "fleet_nodes", "fleet_state"} & exposed.names()
+
+
 def test_what_a_silent_autoscaler_said_last_is_not_exposed(exposed: Exposed) -> None:
     exposed.note(kept())
     exposed.clock.now += 16.0

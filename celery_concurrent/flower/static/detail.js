@@ -74,7 +74,8 @@ export class Detail {
 
   warnings(fleet) {
     const said = [];
-    if (fleet.silent) said.push("Its autoscaler has said nothing for a while: this may be old.");
+    const speaker = fleet.kept ? "Its autoscaler has" : "Its nodes have";
+    if (fleet.silent) said.push(`${speaker} said nothing for a while: this may be old.`);
     if (fleet.missing !== null) said.push(`${fleet.missing}.`);
     if (fleet.crashes === 1) said.push("A node has crashed.");
     if (fleet.crashes > 1) said.push(`${count(fleet.crashes)} crashes in a row.`);
