@@ -72,6 +72,7 @@ class Announcer:
         )
         self._noted = noted
         self._clock = clock
+        self._began = clock()
         self._told: dict[str, tuple[float, Any]] = {}
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fleet-announcing", daemon=True)
@@ -118,7 +119,7 @@ class Announcer:
             )
         for fleet in status["fleets"]:
             if self._is_due(fleet["queue"], _lasting(fleet)):
-                yield FLEET, fleet
+                yield FLEET, {**fleet, "age": round(self._clock() - self._began, 3)}
 
     def _is_due(self, name: str, said: Any) -> bool:
         now = self._clock()

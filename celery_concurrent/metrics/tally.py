@@ -2,9 +2,9 @@
 
 A node counts since its own start and tells the sums; here the difference to its word before is
 added to totals, so that nothing has to be kept of a node that has ended. What always holds: a
-total never falls, and no input counts twice. So of a node that began before there was anybody
-to hear it, only what follows counts: after a restart of this process, Prometheus sees counters
-begin at 0 and goes on from there, where the old sums would look like new inputs.
+total never falls, and no input counts twice. So of a node, or an autoscaler, that began before
+there was anybody to hear it, only what follows counts: after a restart of this process, Prometheus
+sees counters begin at 0 and goes on from there, where the old sums would look like new inputs.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Tally:
                 self._note_node(event, self._clock())
         elif kind == FLEET:
             with self._lock:
-                self._note_fleet(event)
+                self._note_fleet(event, self._clock())
 
     def tasks(self) -> dict[str, TaskTotals]:
         """The totals of each task, as they are now."""
@@ -211,7 +211,7 @@ class Tally:
 
     # -- fleets, with the lock held
 
-    def _note_fleet(self, event: Mapping[str, Any]) -> None:
+    def _note_fleet(self, event: Mapping[str, Any], now: float) -> None:
         queue, name = name_of(event.get("queue")), name_of(event.get("hostname"))
         if queue is None or name is None:
             return
@@ -226,7 +226,9 @@ class Tally:
         key = (name, maybe_count(event.get("pid")), queue)
         before = self._decided.pop(key, None)
         if before is None:
-            before = told if self._has_forgotten_decided else {}
+            age = seconds_of(event.get("age"))
+            is_old = age is None or now - age < self._began
+            before = told if is_old or self._has_forgotten_decided else {}
         elif any(told.get(cause, 0) < count for cause, count in before.items()):
             before = {}
         add_counts(decisions, told, before)

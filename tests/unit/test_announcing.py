@@ -22,6 +22,7 @@ class World:
         self.connections = 0
         self.sent: list[str] = []
         self.noted: list[str] = []
+        self.ages: list[float] = []
         self.announcer = Announcer(self, self.connect, self.note, clock=lambda: self.now)
 
     def later(self) -> Future[dict[str, Any]]:
@@ -47,6 +48,8 @@ class World:
 
     def note(self, event: Mapping[str, Any]) -> None:
         self.noted.append(event["type"])
+        if event["type"] == FLEET:
+            self.ages.append(event["age"])
 
     def said(self, **changes: Any) -> list[str]:
         """What is sent when another second has passed, with these figures of the fleet changed."""
@@ -79,6 +82,13 @@ def test_all_is_told_now_and_then(world: World) -> None:
     told = [world.said() for _ in range(int(LONGEST))]
     assert told[:-1] == [[]] * (len(told) - 1)
     assert told[-1] == [AUTOSCALER, FLEET]
+
+
+def test_a_fleet_is_told_with_the_age_of_its_autoscaler(world: World) -> None:
+    world.said()
+    assert world.said(nodes=[]) == []  # which is no change
+    world.said(demand=2)
+    assert world.ages == [1.0, 3.0]
 
 
 def test_a_broker_that_is_away_hides_nothing_in_this_process(

@@ -220,6 +220,7 @@ def fleet(decided: object, **fields: Any) -> dict[str, Any]:
         "pid": 3,
         "queue": "q",
         "tasks": ["t"],
+        "age": 3.0,
         "decided": decided,
         **fields,
     }
@@ -235,6 +236,16 @@ def test_decisions_go_on_with_the_next_autoscaler(tally: Tally) -> None:
     tally.note(fleet({"demand": 3, "unneeded": 1}))
     decisions = tally.queues()["q"].decisions
     assert decisions == {**dict.fromkeys(CAUSES, 0), "demand": 10, "unneeded": 1}
+
+
+@pytest.mark.parametrize("age", [70.0, None])
+def test_of_an_autoscaler_older_than_the_tally_the_decisions_that_follow_count(
+    tally: Tally, age: float | None
+) -> None:
+    tally.note(fleet({"demand": 3000}, age=age))
+    tally.note(fleet({"demand": 3001, "unneeded": 1}, age=age))
+    decisions = tally.queues()["q"].decisions
+    assert decisions == {**dict.fromkeys(CAUSES, 0), "demand": 1, "unneeded": 1}
 
 
 def test_decisions_of_an_autoscaler_that_was_forgotten_do_not_count_again(
