@@ -277,6 +277,13 @@ def test_it_says_that_the_connection_is_lost_and_recovers(window: Window) -> Non
     window.wait_for_text("fleet-connection", "Live")
 
 
+def test_it_says_that_answers_stay_away_though_the_connection_stands(window: Window) -> None:
+    window.page.context.route("**/fleet/data**", lambda _: None)
+    window.wait_for_text("fleet-connection", "Connection lost, trying again")
+    window.page.context.unroute("**/fleet/data**")
+    window.wait_for_text("fleet-connection", "Live")
+
+
 def test_below_a_prefix_and_read_only_it_shows_and_changes_nothing(
     stage: Stage, start_flower: StartFlower, open_window: OpenWindow
 ) -> None:

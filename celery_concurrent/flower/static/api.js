@@ -2,6 +2,10 @@
 
 import { byId } from "./dom.js";
 
+// An answer that takes longer never comes: a connection may be dead that nobody has closed. A node
+// takes two seconds.
+const LONGEST = 10000;
+
 /** What went wrong; `status` is HTTP's, 0 when nobody answered. */
 export class Problem extends Error {
   constructor(message, status) {
@@ -25,7 +29,8 @@ const encoded = (name) => encodeURIComponent(String(name).toWellFormed());
 
 /** The data at this address; `signal` gives it up. */
 export async function get(place, signal) {
-  return read(await ask(place, { signal }));
+  const tooLong = AbortSignal.timeout(LONGEST);
+  return read(await ask(place, { signal: AbortSignal.any([signal, tooLong]) }));
 }
 
 /** Have the server do something; what it says of it. */
@@ -48,9 +53,11 @@ async function ask(place, options) {
     return await fetch(place, { credentials: "same-origin", cache: "no-store", ...options });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem("Flower does not answer", 0);
+    throw noAnswer();
   }
 }
+
+const noAnswer = () => new Problem("Flower does not answer", 0);
 
 async function read(answer) {
   // Who is not logged in any more is led to a page.
@@ -60,7 +67,8 @@ async function read(answer) {
   let body;
   try {
     body = await answer.json();
-  } catch {
+  } catch (error) {
+    if (error.name === "TimeoutError") throw noAnswer();
     throw new Problem(`Flower answered with status ${answer.status}`, answer.status || 500);
   }
   if (!answer.ok) {
