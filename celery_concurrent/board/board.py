@@ -326,6 +326,8 @@ def _unkept(queue: str, words: list[NodeWord]) -> dict[str, Any]:
         "reserved": sum(word.told["reserved"] for word in words),
         "running": sum(word.told["running"] for word in words),
         "desired": 0,
+        "min_nodes": None,
+        "max_nodes": None,
         "reason": "",
         "counts": {state: states.count(state) for state in ("starting", "ready", "draining")},
         "crashes": 0,

@@ -11,13 +11,14 @@ from celery_concurrent.board.words import FleetWord
 MOST_DECISIONS: Final = 50
 #: States of a fleet, the worst first.
 _WORST: Final = ("failing", "held", "short", "drained")
-_ADDED: Final = ("reserved", "running", "desired", "crashes")
+_ADDED: Final = ("reserved", "running", "desired", "min_nodes", "max_nodes", "crashes")
 
 
 def together(words: Sequence[FleetWord]) -> dict[str, Any]:
     """The fleet as it is to be shown, less its nodes.
 
-    All autoscalers see the same backlog; nodes, and what these hold, each has of its own.
+    All autoscalers see the same backlog; nodes, their limits, and what nodes hold, each has of
+    its own.
 
     Args:
         words: of the fleet's autoscalers, one or more.
@@ -25,7 +26,7 @@ def together(words: Sequence[FleetWord]) -> dict[str, Any]:
     told = [word.told for word in words]
     if len(told) == 1:
         return dict(told[0])
-    sums = {name: sum(each[name] for each in told) for name in _ADDED}
+    sums = {name: _sum([each[name] for each in told]) for name in _ADDED}
     backlogs = [each["backlog"] for each in told if each["backlog"] is not None]
     backlog = max(backlogs, default=None)
     return {
@@ -43,6 +44,12 @@ def together(words: Sequence[FleetWord]) -> dict[str, Any]:
         "last_lines": [line for each in told for line in each["last_lines"]],
         "decisions": _latest([change for each in told for change in each["decisions"]]),
     }
+
+
+def _sum(figures: Sequence[int | None]) -> int | None:
+    """None where one of them is unknown."""
+    known = [figure for figure in figures if figure is not None]
+    return sum(known) if len(known) == len(figures) else None
 
 
 def _worst(states: Sequence[str]) -> str:

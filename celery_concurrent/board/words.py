@@ -114,7 +114,7 @@ class FleetWord:
         queue, autoscaler = name_of(event.get("queue")), name_of(event.get("hostname"))
         if queue is None or autoscaler is None:
             return None
-        counts = mapping_of(event.get("counts"))
+        counts, knobs = mapping_of(event.get("counts")), mapping_of(event.get("knobs"))
         return cls(
             queue=queue,
             autoscaler=autoscaler,
@@ -132,6 +132,8 @@ class FleetWord:
                 "reserved": count_of(event.get("reserved")),
                 "running": count_of(event.get("running")),
                 "desired": count_of(event.get("desired")),
+                "min_nodes": maybe_count(knobs.get("min_nodes")),
+                "max_nodes": maybe_count(knobs.get("max_nodes")),
                 "reason": text_of(event.get("reason")) or "",
                 "counts": {state: count_of(counts.get(state)) for state in _STATES},
                 "crashes": count_of(event.get("crashes")),

@@ -168,8 +168,8 @@ def _add_fleet(families: _Families, fleet: Mapping[str, Any], nodes: _Nodes) -> 
     if fleet["kept"]:
         families.add("fleet_desired_nodes", queue, fleet["desired"])
         families.add("fleet_crashes", queue, fleet["crashes"])
-        for knob in ("min_nodes", "max_nodes"):
-            families.add(f"fleet_{knob}", queue, _number(fleet["knobs"].get(knob)))
+        families.add("fleet_min_nodes", queue, fleet["min_nodes"])
+        families.add("fleet_max_nodes", queue, fleet["max_nodes"])
 
 
 def _devices(
@@ -195,7 +195,3 @@ def _add_device(families: _Families, labels: tuple[str, ...], device: Mapping[st
     used = device["utilisation"]
     if used is not None and 0 <= used <= 100:
         families.add("device_utilisation_ratio", labels, used / 100)
-
-
-def _number(value: object) -> float | None:
-    return value if type(value) in (int, float) else None  # type: ignore[return-value]  # it is one

@@ -174,6 +174,7 @@ def test_a_fleet_with_an_autoscaler_on_each_of_two_hosts_is_one(board: Board, cl
     # The backlog is one and the same; what nodes hold adds up.
     assert (shown["backlog"], shown["running"], shown["reserved"]) == (6, 4, 2)
     assert (shown["demand"], shown["desired"]) == (12, 4)
+    assert (shown["min_nodes"], shown["max_nodes"], shown["knobs"]["max_nodes"]) == (0, 8, 4)
     assert shown["counts"] == {"starting": 2, "ready": 2, "draining": 0}
     assert shown["reason"] == "a: 9 inputs; b: 9 inputs"
     assert len(shown["decisions"]) == 2

@@ -147,6 +147,14 @@ def test_what_is_unknown_has_no_sample(exposed: Exposed) -> None:
     assert not {"fleet_demand", "fleet_backlog", "fleet_cpu_cores"} & exposed.names()
 
 
+def test_limits_are_those_of_the_autoscalers_of_all_hosts(exposed: Exposed) -> None:
+    exposed.note(kept(), kept(hostname="autoscaler@other"))
+    for name, value in {"min": 2, "max": 8, "desired": 6}.items():
+        assert exposed.value(f"fleet_{name}_nodes", queue="q") == value
+    exposed.note({**kept(hostname="autoscaler@other"), "knobs": {}})
+    assert "fleet_max_nodes" not in exposed.names()
+
+
 def test_what_silent_nodes_said_last_is_not_exposed(exposed: Exposed) -> None:
     exposed.note(said(2))
     assert exposed.value("fleet_running", queue="q") == 4

@@ -65,7 +65,7 @@ export class Detail {
     setText(byId("figure-nodes"), count(ready));
     setText(byId("note-nodes"), `${count(starting)} starting · ${count(draining)} draining`);
     setText(byId("figure-desired"), fleet.kept ? count(fleet.desired) : "–");
-    const { min_nodes: least, max_nodes: most } = fleet.knobs;
+    const { min_nodes: least, max_nodes: most } = fleet;
     const range = `of ${count(least)} to ${count(most)}`;
     setText(byId("note-desired"), fleet.kept ? range : "no autoscaler keeps it");
     setText(byId("fleet-reason"), fleet.reason);
