@@ -45,7 +45,7 @@ CATALOGUE: Final = (
     About("fleet_max_nodes", "gauge", _QUEUE, "Nodes that there are at the most."),
     About("fleet_state", "gauge", ("queue", "state"), "1 for the state the fleet is in, or 0."),
     About("fleet_crashes", "gauge", _QUEUE, "Nodes that have crashed in a row."),
-    About("fleet_autoscaler_up", "gauge", _QUEUE, "1, or 0 when its autoscaler has gone silent."),
+    About("fleet_autoscaler_up", "gauge", _QUEUE, "1, or 0 when an autoscaler of it is silent."),
     About("fleet_cpu_cores", "gauge", _QUEUE, "Processor cores that the nodes keep busy."),
     About("fleet_memory_bytes", "gauge", _QUEUE, "Memory of the nodes' processes."),
     About("fleet_idle_slot_seconds_total", "counter", _QUEUE, "Seconds of slots without input."),

@@ -69,8 +69,13 @@ class FleetCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Those metrics that have values."""
         families, nodes = _Families(), self._board.nodes()
-        sums = _by_queue(nodes)
+        autoscalers, sums = self._board.autoscalers(), _by_queue(nodes)
+        # Of several, each keeps nodes of its own: one that is silent is missed.
+        missed = {queue for each in autoscalers if each["silent"] for queue in each["queues"]}
         for fleet in self._board.fleets():
+            if fleet["kept"]:
+                is_up = not fleet["silent"] and fleet["queue"] not in missed
+                families.add("fleet_autoscaler_up", (fleet["queue"],), int(is_up))
             _add_fleet(families, fleet, sums[fleet["queue"]])
         for queue, totals in self._tally.queues().items():
             families.add("fleet_idle_slot_seconds_total", (queue,), totals.idle)
@@ -82,7 +87,7 @@ class FleetCollector(Collector):
             families.add_histogram("task_run_seconds", task, counted.run)
             for outcome, count in counted.outcomes.items():
                 families.add("task_outcomes_total", (task, outcome), count)
-        for labels, device in _devices(self._board.autoscalers(), nodes).items():
+        for labels, device in _devices(autoscalers, nodes).items():
             _add_device(families, labels, device)
         return families.with_samples()
 
@@ -151,8 +156,6 @@ def _by_queue(nodes: Iterable[Mapping[str, Any]]) -> Mapping[str, _Nodes]:
 
 def _add_fleet(families: _Families, fleet: Mapping[str, Any], nodes: _Nodes) -> None:
     queue = (fleet["queue"],)
-    if fleet["kept"]:
-        families.add("fleet_autoscaler_up", queue, 0 if fleet["silent"] else 1)
     families.add("fleet_slots", queue, nodes.slots)
     families.add("fleet_cpu_cores", queue, nodes.cpu)
     families.add("fleet_memory_bytes", queue, nodes.memory)

@@ -147,6 +147,24 @@ def test_what_is_unknown_has_no_sample(exposed: Exposed) -> None:
     assert not {"fleet_demand", "fleet_backlog", "fleet_cpu_cores"} & exposed.names()
 
 
+def test_an_autoscaler_that_is_silent_is_missed_though_another_host_has_one(
+    exposed: Exposed,
+) -> None:
+    here, there = (
+        (kept(hostname=name), autoscaler(hostname=name))
+        for name in ("autoscaler@host", "autoscaler@other")
+    )
+    exposed.note(*here, *there)
+    assert exposed.value("fleet_autoscaler_up", queue="q") == 1
+    exposed.clock.now += 16.0
+    exposed.note(*here)
+    assert exposed.value("fleet_autoscaler_up", queue="q") == 0
+    assert exposed.value("fleet_desired_nodes", queue="q") == 3
+    exposed.clock.now += 300.0
+    exposed.note(*here)
+    assert exposed.value("fleet_autoscaler_up", queue="q") == 1
+
+
 def test_limits_are_those_of_the_autoscalers_of_all_hosts(exposed: Exposed) -> None:
     exposed.note(kept(), kept(hostname="autoscaler@other"))
     for name, value in {"min": 2, "max": 8, "desired": 6}.items():
