@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,7 +168,7 @@ class _Process:
         self._options = options
         self._signals = 0
         self._loop: Autoscaler | None = None
-        self._metrics = _metrics(options)
+        self._metrics = _metrics(options, fleets)
         folder = state_folder(name, broker_of(app))
         self._pins = DevicePins(PatientSource(source), owner=str(folder))
         self._provider = _hold(
@@ -276,11 +276,11 @@ class _Process:
             logger.exception("nodes drain, and nobody looks at their fleets any more")
 
 
-def _metrics(options: Options) -> Metrics | None:
+def _metrics(options: Options, queues: Collection[str]) -> Metrics | None:
     """Made before all else: where it cannot listen, nothing is started."""
     if options.metrics_port is None:
         return None
-    metrics = Metrics(options.metrics_address, options.metrics_port, socket.gethostname())
+    metrics = Metrics(options.metrics_address, options.metrics_port, socket.gethostname(), queues)
     logger.info("metrics are at %s", metrics.url)
     return metrics
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from celery_concurrent.board import Board
+from celery_concurrent.board.fields import names_of
 from celery_concurrent.board.words import NODE
 from celery_concurrent.errors import ConfigurationError, MissingExtraError
 from celery_concurrent.metrics.tally import Tally
@@ -18,15 +19,16 @@ class Metrics:
     Args:
         address: where it listens, an IP address or a name.
         port: 0 for any that is free.
-        host: whose nodes count. Each host has an autoscaler of its own, and all hear all nodes:
-            what two of them exposed would count twice.
+        host: whose nodes count.
+        queues: of the fleets whose nodes count. All autoscalers of a broker hear all nodes, those
+            of other hosts and other apps: what two of them exposed would count twice.
 
     Raises:
         ConfigurationError: it cannot listen there.
         MissingExtraError: ``prometheus_client`` is not installed.
     """
 
-    def __init__(self, address: str, port: int, host: str) -> None:
+    def __init__(self, address: str, port: int, host: str, queues: Collection[str]) -> None:
         try:
             import prometheus_client
         except ImportError as error:
@@ -36,7 +38,7 @@ class Metrics:
             ) from error
         from celery_concurrent.metrics.collector import register
 
-        self._host = host
+        self._host, self._queues = host, frozenset(queues)
         self._board, self._tally = Board(), Tally()
         # One of its own: what else this process exposes is no part of a fleet.
         registry = prometheus_client.CollectorRegistry()
@@ -56,12 +58,16 @@ class Metrics:
 
     def note(self, event: Mapping[str, Any]) -> None:
         """Take an event; from any thread."""
-        if event.get("type") == NODE:
-            name = event.get("hostname")
-            if not isinstance(name, str) or name.rpartition("@")[2] != self._host:
-                return
+        if event.get("type") == NODE and not self._is_ours(event):
+            return
         self._board.note(event)
         self._tally.note(event)
+
+    def _is_ours(self, event: Mapping[str, Any]) -> bool:
+        name = event.get("hostname")
+        if not isinstance(name, str) or name.rpartition("@")[2] != self._host:
+            return False
+        return not self._queues.isdisjoint(names_of(event.get("queues")))
 
     def close(self) -> None:
         """Stop serving."""
