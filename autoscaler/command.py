@@ -111,7 +111,7 @@ def watch(context: click.Context, interval: float) -> None:
 
     from celery_concurrent.autoscaler import show
 
-    live = _rich("live").Live(auto_refresh=False, screen=False)
+    live = _rich("live", "`fleet status --json`").Live(auto_refresh=False, screen=False)
     with suppress(KeyboardInterrupt), live:
         while True:
             live.update(show.everything(_ask(context, "status")), refresh=True)
@@ -230,7 +230,9 @@ def app_name(words: Sequence[str]) -> str:
 
 def _chosen(queues: Sequence[str], everything: bool) -> dict[str, list[str] | None]:
     """Which fleets a command is for, as the autoscaler wants to hear it: None for all."""
-    if bool(queues) == everything:
+    if queues and everything:
+        raise click.UsageError("name the queues, or --all, not both")
+    if not queues and not everything:
         raise click.UsageError("name the queues, or --all")
     return {"queues": list(queues) or None}
 
@@ -250,18 +252,32 @@ def _ask(context: click.Context, command: str, arguments: Any = None) -> dict[st
     try:
         answers = mailbox.ask(app, command, arguments)
     except OperationalError as error:
+        _require_app(context)
         raise click.ClickException(
             f"the broker at {app.connection_for_write().as_uri()} does not answer, and by it the "
             f"autoscaler is asked: {error}"
         ) from error
     if not answers:
+        _require_app(context)
         raise _NobodyError(
-            "no autoscaler of this app answers at its broker: start one with "
-            "`celery -A app autoscaler`"
+            "no autoscaler of this app answers at its broker: none runs, or it drains its nodes to "
+            "end. Start one with `celery -A app autoscaler`. Nodes that a killed one has left run "
+            "on: the next one adopts them, and without one `celery -A app fleet drain --all`, on "
+            "their machine, has them leave"
         )
     if "error" in answers[0]:
         raise click.ClickException(answers[0]["error"])
     return answers[0]
+
+
+def _require_app(context: click.Context) -> None:
+    """Where nobody was reached: without ``-A`` it is Celery's default app that was asked for.
+
+    Raises:
+        click.UsageError: no app was named.
+    """
+    if context.find_root().params.get("app") is None:
+        raise click.UsageError(f"name the app: celery -A module fleet {context.info_name}")
 
 
 def _drain_what_was_left(app: Any) -> None:
@@ -284,14 +300,14 @@ def _console() -> Any:
     return _rich("console").Console(highlight=False, width=width)
 
 
-def _rich(module: str) -> Any:
+def _rich(module: str, instead: str = "--json") -> Any:
     import importlib
 
     try:
         return importlib.import_module(f"rich.{module}")
     except ModuleNotFoundError as error:
         raise click.ClickException(
-            'tables need rich: pip install "celery-concurrent[gpu]". --json works without'
+            f'tables need rich: pip install "celery-concurrent[gpu]". {instead} works without'
         ) from error
 
 

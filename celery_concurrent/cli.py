@@ -43,6 +43,8 @@ def concurrent(context: click.Context, as_json: bool) -> None:
     rows.sort(key=lambda row: (row["queue"], row["task"]))
     if as_json:
         click.echo(json.dumps(rows))
+    elif not rows and context.find_root().params.get("app") is None:
+        click.echo("no app is named, so there is no task: celery -A module concurrent")
     elif not rows:
         click.echo("no task has @concurrent(max_inputs=...): nothing runs at once yet")
     else:

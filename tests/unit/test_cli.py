@@ -83,5 +83,9 @@ def test_an_app_without_concurrent_tasks_is_told_so(shop: str) -> None:
     assert json.loads(run("-A", "unit_bare", "concurrent", "--json")) == []
 
 
+def test_without_an_app_it_asks_for_one(app: Any) -> None:
+    assert "no app is named, so there is no task: celery -A module" in run("concurrent")
+
+
 def test_the_worker_command_accepts_the_pools_name(shop: str) -> None:
     assert "concurrent" in run("worker", "--help")
