@@ -42,11 +42,7 @@ def concurrent(
     if misplaced:
         raise marks.without_keyword("@concurrent", misplaced[0], _USAGE)
     if unknown:
-        name = next(iter(unknown))
-        raise ConfigurationError(
-            f"{name}={unknown[name]!r} is not a parameter of @concurrent, which takes "
-            f"max_inputs and target_inputs; {_USAGE}"
-        )
+        raise _unknown(*next(iter(unknown.items())))
     if max_inputs is _MISSING:
         raise ConfigurationError(f"@concurrent needs max_inputs; {_USAGE}")
     limits = Limits(max_inputs=max_inputs, target_inputs=target_inputs)
@@ -65,6 +61,18 @@ def concurrent(
         return target
 
     return decorate
+
+
+def _unknown(name: str, value: object) -> ConfigurationError:
+    told = (
+        f"{name}={value!r} is not a parameter of @concurrent, which takes max_inputs and "
+        "target_inputs"
+    )
+    if name in knobs.NAMES:
+        return ConfigurationError(
+            f"{told}: it is a knob of the fleet; write @scaling({name}={value!r}) above it"
+        )
+    return ConfigurationError(f"{told}; {_USAGE}")
 
 
 def scaling(

@@ -57,6 +57,11 @@ def test_an_unknown_parameter_is_named_with_its_value_and_the_known_ones() -> No
         loose(max_input=10)
 
 
+def test_a_knob_of_the_fleet_is_sent_to_scaling() -> None:
+    with refused("it is a knob of the fleet; write @scaling(gpus=1) above it"):
+        loose(max_inputs=10, gpus=1)
+
+
 @pytest.mark.parametrize("value", [True, 2.0, "2", None, 0, -1])
 def test_a_bad_value_is_refused_before_anything_is_decorated(value: Any) -> None:
     with refused(f"max_inputs={value!r} must be"):
