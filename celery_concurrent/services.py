@@ -46,6 +46,16 @@ class Method:
             return self.function.__get__(instance, owner)
         return self if self.task is None else self.task
 
+    def __repr__(self) -> str:
+        return f"<@method {self.__dict__.get('__qualname__')}>"
+
+    def __getattr__(self, name: str) -> Any:
+        # Asked for before @service has made a task of it: delay, s, apply_async.
+        raise AttributeError(
+            f"{self!r} is not a task yet and has no {name!r}: put @service(app, queue=...) on its "
+            "class"
+        )
+
 
 @overload
 def method(function: F, /) -> Any: ...

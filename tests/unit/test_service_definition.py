@@ -209,3 +209,14 @@ def test_misuse_of_the_pattern_is_told(app: Any) -> None:
         loose_enter(3)
     with pytest.raises(ConfigurationError, match="@method cannot go on 3, a int: put it on"):
         loose_method(3)
+
+
+def test_a_method_whose_class_is_no_service_says_what_is_missing() -> None:
+    class Forgotten:
+        @method
+        def run(self) -> None: ...
+
+    with pytest.raises(AttributeError, match=r"Forgotten.run> .* put @service\(app, queue="):
+        Forgotten.run.delay()
+    with pytest.raises(ConfigurationError, match=r"cannot go on <@method .*Forgotten.run>"):
+        concurrent(max_inputs=2)(vars(Forgotten)["run"])
