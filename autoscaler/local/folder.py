@@ -27,7 +27,8 @@ _LET_GO_WITHIN = 1.0
 class FolderInUseError(ProviderError):
     """Another autoscaler of this app runs on this machine, at the same broker.
 
-    The message names its process. End that one first, or give this one another folder.
+    The message names its process; end that one first. Another folder is no way around: both would
+    keep the same fleets, each with as many nodes as their demand asks for.
     """
 
 
@@ -107,8 +108,8 @@ class Folder:
             holder = os.pread(self._lock, 64, 0).decode(errors="replace").strip() or "unknown"
             os.close(self._lock)
             raise FolderInUseError(
-                f"another autoscaler (process {holder}) holds {self.path}: end it first, or use "
-                "another folder"
+                f"another autoscaler of this app (process {holder}) holds {self.path}: one keeps "
+                "its nodes on a machine; end that one first"
             )
         # For people; on a full disk they have to look it up in /proc/locks.
         with contextlib.suppress(OSError):
