@@ -72,11 +72,16 @@ def _troubles(status: Mapping[str, Any]) -> list[RenderableType]:
     if status["missing"]:
         lines.append(Text(f"{status['queue']}: {status['missing']}", style="yellow"))
     if status["crashes"]:
-        lines.append(
-            Text(f"{status['queue']}: {status['crashes']} crashes in a row; the last", style="red")
-        )
+        lines.append(Text(_crashed(status), style="red"))
         lines += [Text(f"    {line}", style="dim") for line in status["last_lines"][-5:]]
     return lines
+
+
+def _crashed(status: Mapping[str, Any]) -> str:
+    count = status["crashes"]
+    told = "a node has crashed" if count == 1 else f"{count} nodes in a row have crashed"
+    ends = "; its log ends:" if count == 1 else "; the last one's log ends:"
+    return f"{status['queue']}: {told}{ends if status['last_lines'] else ''}"
 
 
 def _nodes(status: Mapping[str, Any]) -> RenderableType:
