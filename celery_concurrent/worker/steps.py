@@ -62,6 +62,7 @@ class NodeStep(bootsteps.StartStopStep):
         pool = worker.pool
         consumed = set(worker.app.amqp.queues.consume_from)
         _tell_of_unmarked_coroutines(worker.app)
+        _tell_of_other_queues(worker.app, consumed)
         for finding in findings(worker.app):
             if finding.queue in consumed:
                 logger.warning("%s", finding.text)
@@ -121,3 +122,15 @@ def _tell_of_unmarked_coroutines(app: Any) -> None:
                 "its inputs will fail",
                 task.name,
             )
+
+
+def _tell_of_other_queues(app: Any, consumed: set[str]) -> None:
+    """No mistake for a node of plain tasks, or of calls that name a queue, so no warning."""
+    queues = {routing.queue_of(app, task) for task in app.tasks.values() if mark_of(task)}
+    if queues and not queues & consumed:
+        logger.info(
+            "no concurrent task is routed to the queues of this node (%s): those of the app are "
+            "on %s, which -Q names",
+            ", ".join(sorted(consumed)),
+            ", ".join(sorted(queues)),
+        )

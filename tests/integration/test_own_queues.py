@@ -136,3 +136,13 @@ def test_a_node_tells_once_of_different_limits_on_a_queue_of_its_own(
     assert sharing.log().count("tasks with different limits share the queue 'shared'") == 1
     other = celery_node(project, "-Q", "other")
     assert "different limits" not in other.log()
+
+
+def test_a_node_on_other_queues_says_where_the_concurrent_tasks_are(
+    celery_project: MakeProject, celery_node: StartNode, redis_broker: Broker
+) -> None:
+    project = celery_project(APP, broker=redis_broker)
+    told = "no concurrent task is routed to the queues of this node"
+    mistyped = celery_node(project, "-Q", "nmaed,celery")
+    assert f"{told} (celery, nmaed): those of the app are on named, " in mistyped.log()
+    assert told not in celery_node(project, "-Q", "named,celery").log()
