@@ -260,10 +260,9 @@ def _ask(context: click.Context, command: str, arguments: Any = None) -> dict[st
     if not answers:
         _require_app(context)
         raise _NobodyError(
-            "no autoscaler of this app answers at its broker: none runs, or it drains its nodes to "
-            "end. Start one with `celery -A app autoscaler`. Nodes that a killed one has left run "
-            "on: the next one adopts them, and without one `celery -A app fleet drain --all`, on "
-            "their machine, has them leave"
+            "no autoscaler of this app answers at its broker. Start one with `celery -A app "
+            "autoscaler`. Nodes that a killed one has left run on: the next one adopts them, and "
+            "without one `celery -A app fleet drain --all`, on their machine, has them leave"
         )
     if "error" in answers[0]:
         raise click.ClickException(answers[0]["error"])

@@ -128,7 +128,7 @@ def fleets_of(
         queue: Fleet(
             queue=queue,
             tasks=tuple(sorted(task for group in groups for task in group.tasks)),
-            limits=_together(groups),
+            limits=_together(groups, app.conf.worker_concurrency),
             layers=(
                 *_scaling_layers(groups),
                 Layer.of(queue, SETTING, settings.get(queue, _NOTHING)),
@@ -198,10 +198,13 @@ def _settings(app: Celery) -> Mapping[str, Mapping[str, Any]]:
     return cast(Mapping[str, Mapping[str, Any]], settings)
 
 
-def _together(groups: list[_Group]) -> Limits:
+def _together(groups: list[_Group], cap: int | None) -> Limits:
+    """As a node has them, which keeps a slot for each group under any cap."""
     most = sum(group.limits.max_inputs for group in groups)
     target = sum(group.limits.target for group in groups)
-    return Limits(max_inputs=most, target_inputs=target)
+    if cap:
+        most = min(most, max(cap, len(groups)))
+    return Limits(max_inputs=most, target_inputs=min(target, most))
 
 
 def _scaling_layers(groups: list[_Group]) -> list[Layer]:

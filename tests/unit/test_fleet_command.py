@@ -45,7 +45,7 @@ def test_without_an_app_it_asks_for_one(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_where_none_answers_it_says_what_may_be_and_what_to_do() -> None:
     told = refused("-A", "unit_fleets", "fleet", "drain", "fetch")
-    assert "none runs, or it drains its nodes to end" in told
+    assert "Start one with `celery -A app autoscaler`" in told
     assert "celery -A app autoscaler" in told
     assert "celery -A app fleet drain --all" in told
 

@@ -85,6 +85,20 @@ def test_the_limits_of_tasks_on_one_queue_add_up_as_a_nodes_slots_do(app: Any) -
     assert fleet.limits == Limits(max_inputs=25, target_inputs=20)
 
 
+@pytest.mark.parametrize(
+    ("cap", "expected"),
+    [(None, (26, 18)), (0, (26, 18)), (99, (26, 18)), (20, (20, 18)), (1, (2, 2))],
+)
+def test_worker_concurrency_caps_a_fleets_nodes(
+    app: Any, cap: int | None, expected: tuple[int, int]
+) -> None:
+    app.conf.worker_concurrency = cap
+    define(app, "a", limits=(20, 15))
+    define(app, "b", limits=(6, 3))
+    most, target = expected
+    assert fleets_of(app)["q"].limits == Limits(max_inputs=most, target_inputs=target)
+
+
 def test_settings_options_and_overrides_go_before_the_decorator_in_this_order(app: Any) -> None:
     define(app, "a", limits=(2, 1), min_nodes=1, max_nodes=2, buffer_nodes=1, price=1)
     app.conf.concurrent_fleets = {"q": {"max_nodes": 3, "buffer_nodes": 2, "price": 2}}
