@@ -98,12 +98,13 @@ def client(flower: Flower) -> Iterator[httpx.Client]:
 
 
 def wait_until_kept(flower: Flower) -> None:
-    """Return when Flower has heard the autoscaler tell of its fleets."""
+    """Return when Flower has heard the autoscaler tell of its fleets, of each by itself."""
     with flower.client(auth=AUTH) as client:
 
         def look() -> bool:
             told = client.get("/api/fleet").json()
-            return bool(told["autoscalers"]) and any(each["kept"] for each in told["fleets"])
+            kept = {each["queue"] for each in told["fleets"] if each["kept"]}
+            return bool(told["autoscalers"]) and "q" in kept
 
         wait_for(look, 20.0, what=flower.log_tail)
 
