@@ -84,6 +84,7 @@ def test_an_app_without_concurrent_tasks_is_told_so(shop: str) -> None:
 
 
 def test_without_an_app_it_asks_for_one(app: Any) -> None:
+    app.set_current()  # as Celery's own, which in this process may have other tests' tasks
     assert "no app is named, so there is no task: celery -A module" in run("concurrent")
 
 

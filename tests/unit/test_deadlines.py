@@ -38,12 +38,14 @@ def deadlines() -> Iterator[Any]:
 
 
 def test_calls_are_made_in_the_order_of_their_times(deadlines: Any) -> None:
-    told: list[str] = []
-    mine = deadlines()
-    for delay, name in ((0.04, "third"), (0.0, "first"), (0.02, "second")):
+    clock, told = Clock(), list[str]()
+    mine = deadlines(clock)
+    for delay, name in ((40.0, "third"), (10.0, "first"), (20.0, "second")):
         mine.after(delay, partial(told.append, name))
-    wait_for(lambda: len(told) == 3)
-    assert told == ["first", "second", "third"]
+    clock.now += 60.0
+    mine.after(-1.0, partial(told.append, "last"))  # a sooner one makes the thread look
+    wait_for(lambda: len(told) == 4)
+    assert told == ["first", "second", "third", "last"]
 
 
 def test_nothing_is_called_before_its_time(deadlines: Any) -> None:
