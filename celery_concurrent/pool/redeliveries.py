@@ -81,12 +81,13 @@ class Redeliveries:
             request.on_accepted(input.token, input.started_at or time.monotonic())
             logger.info("Task %s is still running here: took over its redelivery", input)
             return True
-        outcome, origin, at = self._ended.get(_call(request), (None, None, 0.0))
+        call = _call(request)
+        outcome, origin, at = self._ended.get(call, (None, None, 0.0))
         if outcome is None or time.monotonic() > at + KEPT_SECONDS:
             return False
         if not self._may_be_from(origin, request.message):
             return False
-        del self._ended[_call(request)]
+        del self._ended[call]
         logger.info("Task %s[%s] has ended here: settled its redelivery", request.name, request.id)
         outcome.report(request)
         return True

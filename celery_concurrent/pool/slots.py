@@ -286,8 +286,10 @@ class Slots(Generic[H]):
     @property
     def is_oversubscribed(self) -> bool:
         """Whether the cap is less than the groups' slots together: they wait for each other."""
-        wanted = sum(self.groups[name].allowed for name in self.counted)
-        return self.cap is not None and self.cap < wanted
+        # Asked of each group at each turn of the hub: without a cap there is nothing to add up.
+        return self.cap is not None and self.cap < sum(
+            self.groups[name].allowed for name in self.counted
+        )
 
     def _capped(self, total: int) -> int:
         return total if self.cap is None else min(total, self.cap)

@@ -53,13 +53,12 @@ class Ahead:
     def of(self, group: Group[Any]) -> int:
         """How many inputs of the group are fetched beside those in its slots."""
         reserves = self._engine.reserves
-        if reserves.is_fixed:
-            return reserves.of(group)
+        reserve = reserves.of(group)
+        if not reserve or reserves.is_fixed:
+            return reserve
         # Groups that wait for each other's slots would do so until a reserve has run out, which
         # is filled again before.
-        if not self._may or self._engine.slots.is_oversubscribed:
-            return 0
-        return reserves.of(group)
+        return reserve if self._may and not self._engine.slots.is_oversubscribed else 0
 
     def waits(self, group: str) -> None:
         """An input of the group waits for something else than a slot: more would, too."""

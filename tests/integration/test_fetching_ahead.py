@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -18,8 +17,10 @@ from tests.services.node import Node
 from tests.services.project import Broker, Project
 from tests.services.redis import RedisServer
 from tests.services.waiting import wait_for
-from tests.services.witness import NOTING, Notes, backlog
+from tests.services.witness import NOTING, Notes, backlog, release, started
 
+#: Of the project as its broker and the environment have it.
+Variant = Callable[..., Project]
 SLOTS = 2
 SOURCE = (
     NOTING
@@ -85,14 +86,16 @@ def project(broker: Broker, celery_project: MakeProject) -> Iterator[Project]:
     release(made, *range(12))
 
 
-def release(project: Project, *numbers: int) -> None:
-    for number in numbers:
-        Path(f"{project.tasks.__file__}.{number}").touch()
+@pytest.fixture
+def variant(celery_project: MakeProject, monkeypatch: pytest.MonkeyPatch) -> Variant:
+    """Makes the project with these in the environment, its nodes' and the publisher's."""
 
+    def make(broker: Broker, **env: str) -> Project:
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        return celery_project(SOURCE, broker=broker)
 
-def started(project: Project, ids: list[str]) -> list[int]:
-    """The numbers of the inputs that have started, in that order."""
-    return [ids.index(id) for id, what, _ in Notes(project).all() if what == "started"]
+    return make
 
 
 def prefetched(project: Project, node: Node) -> int:
@@ -214,26 +217,19 @@ def test_two_messages_of_one_id_both_run_though_one_has_gone_back(
 
 @pytest.mark.redis
 def test_what_waits_beside_another_function_of_its_queue_stays(
-    redis_broker: Broker,
-    celery_project: MakeProject,
-    celery_node: StartNode,
-    monkeypatch: pytest.MonkeyPatch,
+    redis_broker: Broker, variant: Variant, celery_node: StartNode
 ) -> None:
-    monkeypatch.setenv("BESIDE", "1")  # the lane has eight slots, of which two are for these
-    project = celery_project(SOURCE, broker=redis_broker)
-    node = celery_node(project, env={"BESIDE": "1"})
+    # The lane has eight slots, of which two are for these.
+    project = variant(redis_broker, BESIDE="1")
+    node = celery_node(project)
     stays(project, node, [project.tasks.hold.delay(number) for number in range(8)])
 
 
 def test_what_waits_for_slots_of_inputs_from_elsewhere_stays(
-    broker: Broker,
-    celery_project: MakeProject,
-    celery_node: StartNode,
-    monkeypatch: pytest.MonkeyPatch,
+    broker: Broker, variant: Variant, celery_node: StartNode
 ) -> None:
-    monkeypatch.setenv("OTHER", "1")
-    project = celery_project(SOURCE, broker=broker)
-    node = celery_node(project, "-Q", f"{project.name},other", env={"OTHER": "1"})
+    project = variant(broker, OTHER="1")
+    node = celery_node(project, "-Q", f"{project.name},other")
     hold = project.tasks.hold
     results = [hold.apply_async((number,), queue="other") for number in range(SLOTS)]
     for result in results:
@@ -242,14 +238,10 @@ def test_what_waits_for_slots_of_inputs_from_elsewhere_stays(
 
 
 def test_what_waits_beside_plain_tasks_stays(
-    broker: Broker,
-    celery_project: MakeProject,
-    celery_node: StartNode,
-    monkeypatch: pytest.MonkeyPatch,
+    broker: Broker, variant: Variant, celery_node: StartNode
 ) -> None:
-    monkeypatch.setenv("PLAIN", "1")
-    project = celery_project(SOURCE, broker=broker)
-    node = celery_node(project, "-c", "4", env={"PLAIN": "1"})
+    project = variant(broker, PLAIN="1")
+    node = celery_node(project, "-c", "4")
     plain = [project.tasks.plain.delay(number) for number in range(2)]
     for result in plain:  # acknowledged by then, and so none of the broker's count
         Notes(project).wait(result.id, "started")
@@ -269,14 +261,10 @@ def stays(project: Project, node: Node, results: list[AsyncResult]) -> None:
 
 @pytest.mark.redis
 def test_broadcasts_that_wait_are_not_lost(
-    redis_broker: Broker,
-    celery_project: MakeProject,
-    celery_node: StartNode,
-    monkeypatch: pytest.MonkeyPatch,
+    redis_broker: Broker, variant: Variant, celery_node: StartNode
 ) -> None:
-    monkeypatch.setenv("BROADCAST", "1")
-    project = celery_project(SOURCE, broker=redis_broker)
-    node = celery_node(project, env={"BROADCAST": "1"})
+    project = variant(redis_broker, BROADCAST="1")
+    node = celery_node(project)
     exchange = project.app.amqp.queues["all"].exchange
     with project.app.connection() as connection:
         exchange(connection.default_channel).declare()
@@ -321,17 +309,14 @@ def test_a_node_fetches_nothing_ahead_where_it_must_not(
     kind: str,
     options: tuple[str, ...],
     env: dict[str, str],
-    celery_project: MakeProject,
+    variant: Variant,
     celery_node: StartNode,
     request: pytest.FixtureRequest,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name, value in env.items():
-        monkeypatch.setenv(name, value)  # the publisher declares the queue, too
-    project = celery_project(SOURCE, broker=request.getfixturevalue(f"{kind}_broker"))
+    project = variant(request.getfixturevalue(f"{kind}_broker"), **env)
     pool = "eventlet" if "eventlet" in options else "concurrent"
     queues = [project.name, *(["other"] if "OTHER" in env else [])]
     options = () if pool == "eventlet" else options
-    node = celery_node(project, "-Q", ",".join(queues), *options, pool=pool, env=env)
+    node = celery_node(project, "-Q", ",".join(queues), *options, pool=pool)
     run_short_ones(project)
     assert prefetched(project, node) == SLOTS

@@ -12,7 +12,7 @@ from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 from tests.services.fixtures import MakeProject, StartNode
 from tests.services.project import Broker, Project
 from tests.services.waiting import wait_for
-from tests.services.witness import NOTING, Notes, backlog
+from tests.services.witness import NOTING, Notes, backlog, release, started
 
 SOURCE = (
     NOTING
@@ -93,16 +93,6 @@ def project(
     made = celery_project(SOURCE.format(queue_type=chosen[1]), broker=broker)
     yield made
     release(made, *range(12))
-
-
-def release(project: Project, *numbers: int) -> None:
-    for number in numbers:
-        Path(f"{project.tasks.__file__}.{number}").touch()
-
-
-def started(project: Project, ids: list[str]) -> list[int]:
-    """The numbers of the inputs that have started, in that order."""
-    return [ids.index(id) for id, what, _ in Notes(project).all() if what == "started"]
 
 
 def fill(project: Project, name: str = "held") -> list[str]:

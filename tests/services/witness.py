@@ -55,6 +55,17 @@ class Notes:
         )[0]
 
 
+def started(project: Project, ids: list[str]) -> list[int]:
+    """The numbers, by ``ids``, of the inputs that have noted their start, in that order."""
+    return [ids.index(id) for id, what, _ in Notes(project).all() if what == "started"]
+
+
+def release(project: Project, *numbers: int) -> None:
+    """Touch what inputs of these numbers wait for: the module's file with a number behind it."""
+    for number in numbers:
+        Path(f"{project.tasks.__file__}.{number}").touch()
+
+
 class Events:
     """The events of a project's nodes: ``task-*``, with ``-E``, by input, and their states."""
 
